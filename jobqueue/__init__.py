@@ -1,0 +1,5 @@
+"""The private contract between gateway and workers: jobs through Redis Streams, at least once, nothing lost.
+
+`keys` names everything in Redis; `messages` is what travels; `scripts` are the atomic steps; `producer` is the
+gateway's end (asyncio) and `consumer` the worker's (threads); `announcements` is how workers make models known.
+"""
