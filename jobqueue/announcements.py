@@ -1,0 +1,146 @@
+"""How workers make models known: one announcement per queue in a hash, and the tokenizer's bytes beside it.
+
+A gateway therefore needs no model files and no list of models, and cannot disagree with its workers.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from enum import IntEnum
+from typing import Any, cast
+
+from jobqueue.connection import AsyncRedis, SyncRedis
+from jobqueue.keys import MODELS, TOKENIZER_TTL_S, QueueKeys, tokenizer_key
+from jobqueue.messages import JOB_VERSION, DecodeError, Operation
+
+ANNOUNCEMENT_VERSION = 1
+FORGET_AFTER_MS = 24 * 3600 * 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announcement:
+    """What a worker serves.
+
+    `attention_cost` c gives the cost of a sequence of n tokens in tokens: n + c n^2. `native_dimensions` is 0 for a
+    reranker. `wakeable` says that its pool scales from zero, so jobs may wait for a worker that is not there yet.
+    """
+
+    model_id: str
+    revision: str
+    operation: Operation
+    native_dimensions: int
+    max_input_tokens: int
+    default_instruction: str
+    tokenizer_digest: str
+    attention_cost: float
+    wakeable: bool
+    dtype: str
+    engine: str
+    job_version: int = JOB_VERSION
+
+    @property
+    def queue(self) -> str:
+        return f"{self.model_id}@{self.revision}"
+
+
+class Liveness(IntEnum):
+    """Whether a queue has workers."""
+
+    ABSENT = 0
+    LOADING = 1
+    LIVE = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """An announcement as a gateway finds it. Times are the server's, in ms."""
+
+    announcement: Announcement
+    first_announced_ms: int
+    liveness: Liveness
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Record:
+    announcement: Announcement
+    first_announced_ms: int
+    announced_ms: int
+
+
+def tokenizer_digest(tokenizer_json: bytes) -> str:
+    return hashlib.blake2b(tokenizer_json, digest_size=16).hexdigest()
+
+
+def announce(redis: SyncRedis, announcement: Announcement, tokenizer_json: bytes) -> None:
+    """Make a model known, or say again that it is served. The first time it was announced is kept."""
+    key = tokenizer_key(announcement.tokenizer_digest)
+    if not redis.expire(key, TOKENIZER_TTL_S):
+        redis.set(key, tokenizer_json, ex=TOKENIZER_TTL_S)
+    now_ms = _milliseconds(redis.time())
+    before = cast(bytes | None, redis.hget(MODELS, announcement.queue))
+    first_ms = json.loads(before)["first_announced_ms"] if before else now_ms
+    redis.hset(MODELS, announcement.queue, _encode(announcement, first_ms=first_ms, now_ms=now_ms))
+
+
+async def read_sightings(redis: AsyncRedis) -> list[Sighting]:
+    """Every announced model that this process can talk to, and whether it has workers.
+
+    What nobody announced for 24 h is removed from the hash on the way. Raises DecodeError for a foreign hash.
+    """
+    pipeline: Any = redis.pipeline(transaction=False)
+    server_time, models = await pipeline.time().hgetall(MODELS).execute()
+    now_ms = _milliseconds(server_time)
+    records = [record for record in map(_decode, models.values()) if record is not None]
+    stale = [record for record in records if record.announced_ms < now_ms - FORGET_AFTER_MS]
+    if stale:
+        await cast(Any, redis.hdel(MODELS, *[record.announcement.queue for record in stale]))
+    fresh = [record for record in records if record not in stale]
+    liveness = await _read_liveness(redis, [record.announcement.queue for record in fresh], now_ms)
+    return [
+        Sighting(announcement=record.announcement, first_announced_ms=record.first_announced_ms, liveness=live)
+        for record, live in zip(fresh, liveness, strict=True)
+    ]
+
+
+async def read_tokenizer(redis: AsyncRedis, digest: str) -> bytes | None:
+    """The bytes of an announced tokenizer.json, or None where they are gone."""
+    return cast(bytes | None, await redis.get(tokenizer_key(digest)))
+
+
+async def _read_liveness(redis: AsyncRedis, queues: Iterable[str], now_ms: int) -> list[Liveness]:
+    pipeline = redis.pipeline(transaction=False)
+    for queue in queues:
+        pipeline.zcount(QueueKeys(queue).workers, f"({now_ms}", "+inf")
+        pipeline.zcount(QueueKeys(queue).loading, f"({now_ms}", "+inf")
+    counts = await pipeline.execute()
+    return [_liveness(live, loading) for live, loading in zip(counts[::2], counts[1::2], strict=True)]
+
+
+def _liveness(num_live: int, num_loading: int) -> Liveness:
+    if num_live:
+        return Liveness.LIVE
+    return Liveness.LOADING if num_loading else Liveness.ABSENT
+
+
+def _milliseconds(server_time: tuple[int, int]) -> int:
+    seconds, microseconds = server_time
+    return seconds * 1000 + microseconds // 1000
+
+
+def _encode(announcement: Announcement, *, first_ms: int, now_ms: int) -> str:
+    stamps = {"version": ANNOUNCEMENT_VERSION, "first_announced_ms": first_ms, "announced_ms": now_ms}
+    return json.dumps(stamps | asdict(announcement))
+
+
+def _decode(value: bytes) -> _Record | None:
+    """None for an announcement, or one of jobs, in a version that this process does not read."""
+    try:
+        fields = json.loads(value)
+        if fields.pop("version") != ANNOUNCEMENT_VERSION or fields["job_version"] != JOB_VERSION:
+            return None
+        stamps = {name: fields.pop(name) for name in ("first_announced_ms", "announced_ms")}
+        operation = Operation(fields.pop("operation"))
+        return _Record(announcement=Announcement(operation=operation, **fields), **stamps)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DecodeError(f"not a model announcement: {error}") from error

@@ -1,0 +1,223 @@
+"""The worker's end of a queue: take jobs up to a budget, answer them, give back what was not run.
+
+Blocking, and safe to call from several threads. Every call raises QueueAwayError while Redis cannot be reached, and
+may then be repeated: a job taken twice is answered once, since only the one who deletes the entry ends it.
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar, cast
+
+import redis
+
+from jobqueue import keys, scripts
+from jobqueue.connection import AWAY_ERRORS, SyncRedis
+from jobqueue.errors import QueueAwayError
+from jobqueue.keys import GROUP, QueueKeys
+from jobqueue.lanes import Lane
+from jobqueue.messages import Answer, Failure, FailureReason, encode_answer
+
+MAX_DELIVERIES = 3
+LOW_LANE_FIRST_EVERY = 4  # strict priority starved the bulk lane
+BLOCK_MS = 500
+
+_POISON_ANSWER = encode_answer(
+    Failure(
+        reason=FailureReason.POISON_INPUT,
+        message=f"the job failed its worker {MAX_DELIVERIES} times and was set aside",
+    )
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakenJob:
+    """A job that this worker holds. Times: `waited_us` in the queue; `expires_at` in seconds of time.monotonic()."""
+
+    lane: Lane
+    entry_id: bytes
+    deliveries: int
+    tokens: int
+    cost: int
+    job_id: bytes
+    gateway: bytes
+    request_id: str
+    payload: bytes
+    waited_us: int
+    expires_at: float
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether it was running when a worker died, so that it must run alone."""
+        return self.deliveries > 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Take:
+    """What a take brought. `suspects_wait`: the queue has work only for a worker that holds nothing else."""
+
+    jobs: tuple[TakenJob, ...]
+    suspects_wait: bool
+
+
+class Consumer:
+    """One worker's view of its queue, under a name that no other worker has."""
+
+    def __init__(self, client: SyncRedis, queue: str, name: str, *, lease_ms: int, max_jobs: int) -> None:
+        self._redis = client
+        self._keys = QueueKeys(queue)
+        self._name = name
+        self._lease_ms = lease_ms
+        self._max_jobs = max_jobs
+        self._takes = itertools.count(1)
+
+    def join(self) -> None:
+        """Make sure that the consumer group exists, from the first entry on."""
+        for lane in Lane:
+            self._guarded(partial(self._create_group, self._keys.lane(lane.key)))
+
+    def take(self, *, budget: int, num_held: int) -> Take:
+        """Jobs up to `budget` cost, at least one if any waits; an empty take after half a second of silence.
+
+        `num_held` is how many batches the worker holds already: a suspect comes to an idle worker only.
+        """
+        taken = self._take(budget=budget, num_held=num_held, before=())
+        if taken.jobs or taken.suspects_wait:
+            return taken
+        arrived = self._wait()
+        if not arrived:
+            return taken
+        spent = sum(int(fields[b"cost"]) for _, _, _, fields in arrived)
+        return self._take(budget=budget - spent, num_held=num_held, before=arrived)
+
+    def confirm(self, jobs: Sequence[TakenJob]) -> list[TakenJob]:
+        """Those of `jobs` that are still this worker's to run: not expired, cancelled or given to another since."""
+        references = itertools.chain.from_iterable((job.lane.key, job.entry_id) for job in jobs)
+        mine = self._run("confirm", self._lanes(), [self._name, *references])
+        now = time.monotonic()
+        return [job for job, is_mine in zip(jobs, mine, strict=True) if is_mine and job.expires_at > now]
+
+    def finish(self, answers: Iterable[tuple[TakenJob, Answer]]) -> int:
+        """Send the answers, one message a gateway, and end their jobs in the same step; how many were ended here."""
+        num_ended = 0
+        by_gateway = sorted(answers, key=lambda pair: pair[0].gateway)
+        for gateway, pairs in itertools.groupby(by_gateway, key=lambda pair: pair[0].gateway):
+            arguments: list[Any] = []
+            for job, answer in pairs:
+                arguments += [job.lane.key, job.entry_id, job.tokens, job.job_id, encode_answer(answer)]
+            reply_keys = [*self._lanes(), self._keys.depth, self._keys.replies(gateway.decode())]
+            num_ended += self._run("finish", reply_keys, arguments)
+        return num_ended
+
+    def renew(self, *, loading: bool) -> None:
+        """Say that this worker lives: that it takes jobs, or that it will once its weights are loaded."""
+        self._run("renew", [self._keys.loading if loading else self._keys.workers], [self._name, self._lease_ms])
+
+    def reap(self) -> int:
+        """Hand the jobs of dead workers to the living; how many dead consumers were removed."""
+        return cast(int, self._run("reap", self._leases(), []))
+
+    def leave(self) -> int:
+        """Give back what was taken and not answered, deliveries uncounted, and be forgotten; how many jobs."""
+        return cast(int, self._run("leave", self._leases(), [self._name]))
+
+    def _take(self, *, budget: int, num_held: int, before: "Sequence[_Arrival]") -> Take:
+        first = Lane.BULK if next(self._takes) % LOW_LANE_FIRST_EVERY == 0 else Lane.INTERACTIVE
+        arguments = [
+            self._name,
+            self._lease_ms,
+            budget,
+            self._max_jobs,
+            first.key,
+            num_held,
+            len(before),
+            self._keys.replies(""),
+            _POISON_ANSWER,
+            MAX_DELIVERIES,
+            keys.DEAD_TTL_S,
+            keys.DEAD_MAX_ENTRIES,
+        ]
+        take_keys = [*self._lanes(), self._keys.depth, self._keys.workers, self._keys.dead]
+        now_us, suspects_wait, *entries = self._run("take", take_keys, arguments)
+        arrived = [*before, *(_arrival(entry) for entry in entries)]
+        return Take(
+            jobs=tuple(_taken(arrival, now_us=now_us) for arrival in arrived),
+            suspects_wait=bool(suspects_wait),
+        )
+
+    def _create_group(self, stream: str) -> None:
+        try:
+            self._redis.xgroup_create(stream, GROUP, id="0", mkstream=True)
+        except redis.ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):
+                raise
+
+    def _wait(self) -> "list[_Arrival]":
+        """Block until a job arrives in either lane; at most one job a lane, or none after half a second."""
+        streams: Any = {self._keys.lane(lane.key): ">" for lane in Lane}
+        replies = cast(
+            list[Any],
+            self._guarded(lambda: self._redis.xreadgroup(GROUP, self._name, streams, count=1, block=BLOCK_MS)) or [],
+        )
+        lanes = {self._keys.lane(lane.key).encode(): lane for lane in Lane}
+        return [(lanes[name], entry_id, 1, fields) for name, entries in replies for entry_id, fields in entries]
+
+    def _lanes(self) -> list[str]:
+        return [self._keys.lane(lane.key) for lane in Lane]
+
+    def _leases(self) -> list[str]:
+        return [*self._lanes(), self._keys.workers, self._keys.loading]
+
+    def _run(self, name: str, script_keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        try:
+            return self._guarded(lambda: _evaluate(self._redis, name, script_keys, arguments))
+        except redis.ResponseError as error:
+            if "NOGROUP" not in str(error):
+                raise
+        self.join()  # the server lost its data
+        return self._guarded(lambda: _evaluate(self._redis, name, script_keys, arguments))
+
+    def _guarded(self, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except AWAY_ERRORS as error:
+            raise QueueAwayError(str(error)) from error
+
+
+_Arrival = tuple[Lane, bytes, int, dict[bytes, bytes]]  # lane, entry id, deliveries, fields
+
+
+def _evaluate(client: SyncRedis, name: str, script_keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+    script = scripts.load(name)
+    try:
+        return client.evalsha(script.digest, len(script_keys), *script_keys, *arguments)
+    except redis.exceptions.NoScriptError:
+        return client.eval(script.source, len(script_keys), *script_keys, *arguments)
+
+
+def _arrival(entry: list[Any]) -> _Arrival:
+    lane, entry_id, deliveries, flat = entry
+    return Lane.from_key(lane.decode()), entry_id, deliveries, dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _taken(arrival: _Arrival, *, now_us: int) -> TakenJob:
+    lane, entry_id, deliveries, fields = arrival
+    admitted_ms = int(entry_id.partition(b"-")[0])
+    waited_us = max(now_us - admitted_ms * 1000, 0)
+    return TakenJob(
+        lane=lane,
+        entry_id=entry_id,
+        deliveries=deliveries,
+        tokens=int(fields[b"tokens"]),
+        cost=int(fields[b"cost"]),
+        job_id=fields[b"job_id"],
+        gateway=fields[b"gateway"],
+        request_id=fields[b"request_id"].decode(),
+        payload=fields[b"payload"],
+        waited_us=waited_us,
+        expires_at=time.monotonic() + int(fields[b"ttl_ms"]) / 1000 - waited_us / 1e6,
+    )

@@ -1,0 +1,27 @@
+"""What can go wrong with the queue, named by whose fault it is."""
+
+from jobqueue.messages import Failure
+
+
+class QueueError(Exception):
+    """Base of the errors below."""
+
+
+class QueueFullError(QueueError):
+    """The lane has no room for the call's tokens now; try later."""
+
+
+class QueueAwayError(QueueError):
+    """Redis cannot be reached or cannot answer now; try later."""
+
+
+class UnsuitableServerError(QueueError):
+    """The server at the URL may lose jobs or lacks what the protocol needs; the operator must act."""
+
+
+class JobFailedError(QueueError):
+    """A job of the call ended without a result, for the reason in `failure`."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure

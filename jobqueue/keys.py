@@ -1,0 +1,71 @@
+"""Every name in Redis, with its type and lifetime.
+
+A queue is `MODEL@REVISION`. Its keys share one hash tag, so that in a cluster they share a slot and a script may
+touch them all. Names with a model's id in them are safe: an id has no braces (`check_queue_name`).
+"""
+
+import re
+from dataclasses import dataclass
+
+GROUP = "workers"  # the consumer group of both lanes
+ORPHANS = "orphans"  # the consumer that holds what dead workers left
+
+MODELS = "models"  # hash, for ever: queue -> announcement (JSON); stale fields are removed by gateways
+TOKENIZER_TTL_S = 24 * 3600
+REPLIES_TTL_S = 15
+DEAD_TTL_S = 7 * 24 * 3600
+DEAD_MAX_ENTRIES = 1000
+
+_QUEUE_NAME = re.compile(r"[\w.\-/:+]{1,200}@[\w.\-]{1,64}", re.ASCII)
+
+
+def tokenizer_key(digest: str) -> str:
+    """String, 24 h, refreshed by workers: the bytes of a tokenizer.json."""
+    return f"tokenizer:{digest}"
+
+
+def check_queue_name(name: str) -> None:
+    """Raises ValueError unless `name` is MODEL@REVISION in characters that are safe in a key."""
+    if not _QUEUE_NAME.fullmatch(name):
+        raise ValueError(f"queue name {name!r}: MODEL@REVISION in letters, digits and . _ - / : + only")
+
+
+@dataclass(frozen=True, slots=True)
+class QueueKeys:
+    """The keys of one queue."""
+
+    queue: str
+
+    def __post_init__(self) -> None:
+        check_queue_name(self.queue)
+
+    def lane(self, lane: str) -> str:
+        """Stream, for ever; entries are deleted when they end, so XLEN is what waits and runs."""
+        return self._key(lane)
+
+    @property
+    def depth(self) -> str:
+        """Hash, for ever: `<lane>_tokens` and `<lane>_jobs` admitted and not ended."""
+        return self._key("depth")
+
+    @property
+    def workers(self) -> str:
+        """Sorted set, for ever: live consumer -> lease expiry in server ms."""
+        return self._key("workers")
+
+    @property
+    def loading(self) -> str:
+        """Sorted set, for ever: worker that loads its weights -> lease expiry in server ms."""
+        return self._key("loading")
+
+    @property
+    def dead(self) -> str:
+        """Stream, 7 days: jobs that failed their worker three times, with the reason."""
+        return self._key("dead")
+
+    def replies(self, gateway: str) -> str:
+        """Stream, 15 s, refreshed by its gateway: job id -> answer. Its existence says the gateway lives."""
+        return self._key(f"r:{gateway}")
+
+    def _key(self, suffix: str) -> str:
+        return f"{{q:{self.queue}}}:{suffix}"

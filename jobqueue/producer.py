@@ -1,0 +1,150 @@
+"""The gateway's end: admit a call's jobs, wait for their answers, and withdraw what nobody waits for any more."""
+
+import asyncio
+import contextlib
+import os
+import secrets
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self, cast
+
+from jobqueue.chunks import merge, split
+from jobqueue.connection import AsyncRedis
+from jobqueue.cost import sequence_cost
+from jobqueue.errors import JobFailedError, QueueError, QueueFullError
+from jobqueue.keys import REPLIES_TTL_S, QueueKeys
+from jobqueue.lanes import Lane
+from jobqueue.messages import Failure, Job, Result, encode_job
+from jobqueue.pipeline import Pipeline
+from jobqueue.replies import ReplyReader, Waiter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueLimits:
+    """How much a queue may hold. Bulk work stops at its share, so that interactive work always finds room."""
+
+    max_tokens: int
+    max_jobs: int
+    bulk_share: float
+    max_job_tokens: int
+
+    def of(self, lane: Lane) -> tuple[int, int]:
+        """The most tokens and jobs in the queue, both lanes together, under which `lane` admits."""
+        share = self.bulk_share if lane is Lane.BULK else 1.0
+        return int(self.max_tokens * share), int(self.max_jobs * share)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """A call for one queue. `deadline` is in seconds of the event loop's clock."""
+
+    queue: str
+    call: Job
+    lane: Lane
+    deadline: float
+    request_id: str
+    attention_cost: float
+
+
+class Producer:
+    """One gateway process's connection to every queue; an async context manager."""
+
+    def __init__(self, client: AsyncRedis, limits: QueueLimits) -> None:
+        self._redis = client
+        self._limits = limits
+        self._pipeline = Pipeline(client)
+        self._gateway = secrets.token_hex(8)
+        self._readers: dict[str, ReplyReader] = {}
+        self._reading: list[asyncio.Task[None]] = []
+        self._withdrawing: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.gather(*self._withdrawing, return_exceptions=True)
+        for task in self._reading:
+            task.cancel()
+        await asyncio.gather(*self._reading, return_exceptions=True)
+
+    async def submit(self, submission: Submission) -> Result:
+        """The call's result: its sequences in order, its times those of the job that finished last.
+
+        Raises QueueFullError, QueueAwayError, or JobFailedError with the call's own sequence number. When it raises
+        or is cancelled, the call's waiting jobs leave the queue.
+        """
+        jobs = split(submission.call, max_tokens=self._limits.max_job_tokens)
+        job_ids = [os.urandom(16) for _ in jobs]
+        with self._reader(submission.queue).expect(job_ids) as waiters:
+            admission = asyncio.create_task(self._admit(submission, jobs, job_ids))
+            try:
+                await asyncio.shield(admission)
+                return await _collect(waiters, jobs)
+            finally:
+                unanswered = [index for index, waiter in enumerate(waiters) if not waiter.done()]
+                if unanswered:
+                    self._in_background(self._withdraw(submission, jobs, admission, unanswered))
+
+    def _reader(self, queue: str) -> ReplyReader:
+        if queue not in self._readers:
+            self._readers[queue] = reader = ReplyReader(self._redis, queue, self._gateway)
+            self._reading.append(asyncio.create_task(reader.run()))
+        return self._readers[queue]
+
+    async def _admit(self, submission: Submission, jobs: Sequence[Job], job_ids: Sequence[bytes]) -> list[bytes]:
+        """The entry ids of the jobs, all of them admitted."""
+        queue_keys = QueueKeys(submission.queue)
+        max_tokens, max_jobs = self._limits.of(submission.lane)
+        ttl_ms = int((submission.deadline - asyncio.get_running_loop().time()) * 1000)
+        arguments: list[Any] = [submission.lane.key, max_tokens, max_jobs, REPLIES_TTL_S, self._gateway]
+        arguments += [max(ttl_ms, 1), submission.request_id]
+        for job, job_id in zip(jobs, job_ids, strict=True):
+            cost = sum(sequence_cost(length, submission.attention_cost) for length in job.lengths)
+            arguments += [sum(job.lengths), cost, job_id, encode_job(job)]
+        lane, replies = queue_keys.lane(submission.lane.key), queue_keys.replies(self._gateway)
+        admitted, *rest = await self._pipeline.run("admit", [lane, queue_keys.depth, replies], arguments)
+        if not admitted:
+            raise QueueFullError(f"the queue holds {rest[0]} of {max_tokens} tokens in {rest[1]} of {max_jobs} jobs")
+        return cast(list[bytes], rest)
+
+    async def _withdraw(
+        self,
+        submission: Submission,
+        jobs: Sequence[Job],
+        admission: "asyncio.Task[list[bytes]]",
+        unanswered: Sequence[int],
+    ) -> None:
+        """End jobs that nobody waits for any more. Where Redis is away, their time to live ends them."""
+        with contextlib.suppress(QueueError):
+            entry_ids = await admission
+            queue_keys = QueueKeys(submission.queue)
+            arguments: list[Any] = []
+            for index in unanswered:
+                arguments += [submission.lane.key, entry_ids[index], sum(jobs[index].lengths), b"", b""]
+            lanes = [queue_keys.lane(lane.key) for lane in Lane]
+            finish_keys = [*lanes, queue_keys.depth, queue_keys.replies(self._gateway)]
+            await self._pipeline.run("finish", finish_keys, arguments)
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._withdrawing.add(task)
+        task.add_done_callback(self._withdrawing.discard)
+
+
+async def _collect(waiters: Sequence[Waiter], jobs: Sequence[Job]) -> Result:
+    """Wait for all answers, or for the first failure."""
+    last: Any = None
+    for answered in asyncio.as_completed(waiters):
+        last = await answered
+        if isinstance(last, Failure):
+            raise JobFailedError(_in_call(last, waiters, jobs))
+    return merge([cast(Result, waiter.result()) for waiter in waiters], last=last)
+
+
+def _in_call(failure: Failure, waiters: Sequence[Waiter], jobs: Sequence[Job]) -> Failure:
+    """The failure, its sequence counted within the call instead of within its job."""
+    if failure.sequence < 0:
+        return failure
+    job_index = next(index for index, waiter in enumerate(waiters) if waiter.done() and waiter.result() is failure)
+    offset = sum(len(job.tails) for job in jobs[:job_index])
+    return replace(failure, sequence=offset + failure.sequence)

@@ -1,0 +1,66 @@
+"""One gateway's answers from one queue: one reader of its reply stream, and a table of who waits for what."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
+
+from jobqueue.connection import AWAY_ERRORS, AsyncRedis
+from jobqueue.keys import REPLIES_TTL_S, QueueKeys
+from jobqueue.messages import Answer, decode_answer
+
+BLOCK_MS = 1000  # also how often the stream's lifetime is refreshed
+AT_ONCE = 64
+RETRY_S = 0.5
+
+Waiter: TypeAlias = "asyncio.Future[Answer]"
+
+
+class ReplyReader:
+    """Reads until cancelled. Answers that nobody waits for, late or second ones, are dropped."""
+
+    def __init__(self, client: AsyncRedis, queue: str, gateway: str) -> None:
+        self._redis = client
+        self._stream = QueueKeys(queue).replies(gateway)
+        self._waiters: dict[bytes, Waiter] = {}
+
+    @contextlib.contextmanager
+    def expect(self, job_ids: Sequence[bytes]) -> Iterator[list[Waiter]]:
+        """A future per job, in order, for as long as the context lasts."""
+        loop = asyncio.get_running_loop()
+        waiters: list[Waiter] = [loop.create_future() for _ in job_ids]
+        self._waiters |= zip(job_ids, waiters, strict=True)
+        try:
+            yield waiters
+        finally:
+            for job_id in job_ids:
+                del self._waiters[job_id]
+
+    async def run(self) -> None:
+        """Read replies for ever, through losses of the connection."""
+        consumed: list[bytes] = []
+        while True:
+            try:
+                entries = await self._read(consumed)
+            except AWAY_ERRORS:
+                await asyncio.sleep(RETRY_S)
+                continue
+            for _, fields in entries:
+                self._deliver(fields)
+            consumed = [entry_id for entry_id, _ in entries]
+
+    async def _read(self, consumed: Sequence[bytes]) -> list[tuple[bytes, dict[bytes, bytes]]]:
+        """Delete what was consumed and read on from the start: nothing is skipped after a failover."""
+        pipeline: Any = self._redis.pipeline(transaction=False)
+        if consumed:
+            pipeline.xdel(self._stream, *consumed)
+        pipeline.expire(self._stream, REPLIES_TTL_S)
+        pipeline.xread({self._stream: "0-0"}, count=AT_ONCE, block=BLOCK_MS)
+        *_, streams = await pipeline.execute()
+        return streams[0][1] if streams else []
+
+    def _deliver(self, fields: dict[bytes, bytes]) -> None:
+        for job_id, payload in fields.items():
+            waiter = self._waiters.get(job_id)
+            if waiter is not None and not waiter.done():
+                waiter.set_result(decode_answer(payload))

@@ -1,0 +1,158 @@
+-- Give a worker the jobs of its next batch.
+--
+-- Orphans of dead workers come first, then the lanes in the asked order, each first in first out, until the budget
+-- is full. What has expired, or whose gateway is gone, is dropped on the way. A job that already cost a worker its
+-- life is a suspect: it runs alone, in a worker that holds nothing else, so that it takes no innocent job with it.
+--
+-- KEYS  1 hi stream  2 lo stream  3 depth  4 workers  5 dead letters
+-- ARGV  1 consumer  2 lease, ms  3 budget, cost  4 most jobs  5 the lane to begin with
+--       6 batches the worker holds already  7 jobs already taken for this batch
+--       8 the start of reply streams' keys  9 answer to a poisoned job
+--       10 most deliveries  11 dead letters' lifetime, s  12 most dead letters
+-- Returns {server time us, whether suspects wait for an idle worker, job...}, a job being
+--         {lane, entry id, deliveries, fields}.
+
+local GROUP, ORPHANS, PEEK = 'workers', 'orphans', 16
+local consumer, budget, max_jobs = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4])
+local num_held, num_taken_before = tonumber(ARGV[6]), tonumber(ARGV[7])
+local replies_prefix, poison_answer, max_deliveries = ARGV[8], ARGV[9], tonumber(ARGV[10])
+local streams = {hi = KEYS[1], lo = KEYS[2]}
+local lanes = ARGV[5] == 'lo' and {'lo', 'hi'} or {'hi', 'lo'}
+
+local time = redis.call('TIME')
+local now_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
+local now_ms = math.floor(now_us / 1000)
+redis.call('ZADD', KEYS[4], now_ms + tonumber(ARGV[2]), consumer)
+
+local taken, cost, suspects_wait = {}, 0, 0
+
+local function fields_of(entry)
+  local fields = {}
+  for i = 1, #entry[2], 2 do
+    fields[entry[2][i]] = entry[2][i + 1]
+  end
+  return fields
+end
+
+local function expired(id, fields)
+  return tonumber(string.match(id, '^%d+')) + tonumber(fields.ttl_ms) <= now_ms
+end
+
+local function abandoned(fields)
+  return redis.call('EXISTS', replies_prefix .. fields.gateway) == 0
+end
+
+local function fits(fields)
+  if num_taken_before + #taken == 0 then
+    return true
+  end
+  return num_taken_before + #taken < max_jobs and cost + tonumber(fields.cost) <= budget
+end
+
+local function end_job(lane, id, fields)
+  redis.call('XACK', streams[lane], GROUP, id)
+  if redis.call('XDEL', streams[lane], id) == 1 then
+    redis.call('HINCRBY', KEYS[3], lane .. '_tokens', -tonumber(fields.tokens))
+    redis.call('HINCRBY', KEYS[3], lane .. '_jobs', -1)
+  end
+end
+
+local function bury(lane, id, fields, deliveries, reason)
+  redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[12], '*', 'reason', reason, 'lane', lane, 'entry_id', id,
+    'deliveries', deliveries, 'request_id', fields.request_id, 'tokens', fields.tokens, 'cost', fields.cost,
+    'payload', fields.payload)
+  redis.call('EXPIRE', KEYS[5], ARGV[11])
+  redis.call('XADD', replies_prefix .. fields.gateway, 'NOMKSTREAM', '*', fields.job_id, poison_answer)
+  end_job(lane, id, fields)
+end
+
+local function hold(lane, entry, fields, deliveries)
+  taken[#taken + 1] = {lane, entry[1], deliveries, entry[2]}
+  cost = cost + tonumber(fields.cost)
+end
+
+-- Returns whether the batch is closed.
+local function take_orphan(lane, id, deliveries)
+  local entry = redis.call('XRANGE', streams[lane], id, id)[1]
+  if not entry then
+    redis.call('XACK', streams[lane], GROUP, id)
+    return false
+  end
+  local fields = fields_of(entry)
+  if deliveries >= max_deliveries then
+    bury(lane, id, fields, deliveries, 'failed its worker ' .. deliveries .. ' times')
+    return false
+  elseif expired(id, fields) and deliveries > 0 then
+    bury(lane, id, fields, deliveries, 'expired after it failed its worker')
+    return false
+  elseif expired(id, fields) or abandoned(fields) then
+    end_job(lane, id, fields)
+    return false
+  end
+  local suspect = deliveries > 0
+  if suspect and num_held + num_taken_before + #taken > 0 then
+    suspects_wait = 1
+    return true
+  elseif not fits(fields) then
+    return true
+  end
+  redis.call('XCLAIM', streams[lane], GROUP, consumer, 0, id, 'RETRYCOUNT', deliveries + 1, 'JUSTID')
+  hold(lane, entry, fields, deliveries + 1)
+  return suspect
+end
+
+local function take_orphans(lane)
+  for _, pending in ipairs(redis.call('XPENDING', streams[lane], GROUP, '-', '+', 100, ORPHANS)) do
+    if take_orphan(lane, pending[1], pending[4]) then
+      return true
+    end
+  end
+  return false
+end
+
+local function last_delivered(stream)
+  for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+    local info = {}
+    for i = 1, #group, 2 do
+      info[group[i]] = group[i + 1]
+    end
+    if info.name == GROUP then
+      return info['last-delivered-id']
+    end
+  end
+  error('NOGROUP ' .. stream)
+end
+
+-- Looks before it reads, so that nothing is delivered that does not fit.
+local function take_fresh(lane)
+  local after, full, num_fresh = last_delivered(streams[lane]), false, 0
+  while not full do
+    local entries = redis.call('XRANGE', streams[lane], '(' .. after, '+', 'COUNT', PEEK)
+    for _, entry in ipairs(entries) do
+      local fields = fields_of(entry)
+      if expired(entry[1], fields) or abandoned(fields) then
+        end_job(lane, entry[1], fields)
+      elseif fits(fields) then
+        hold(lane, entry, fields, 1)
+        num_fresh = num_fresh + 1
+      else
+        full = true
+        break
+      end
+      after = entry[1]
+    end
+    full = full or #entries < PEEK
+  end
+  if num_fresh > 0 then
+    redis.call('XREADGROUP', 'GROUP', GROUP, consumer, 'COUNT', num_fresh, 'STREAMS', streams[lane], '>')
+  end
+end
+
+local closed = take_orphans(lanes[1]) or take_orphans(lanes[2])
+-- While suspects wait for this worker to fall idle, it takes nothing new.
+if not closed then
+  take_fresh(lanes[1])
+  take_fresh(lanes[2])
+end
+
+return {now_us, suspects_wait, unpack(taken)}
