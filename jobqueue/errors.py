@@ -19,6 +19,10 @@ class UnsuitableServerError(QueueError):
     """The server at the URL may lose jobs or lacks what the protocol needs; the operator must act."""
 
 
+class CallTooLargeError(QueueError):
+    """The call alone is more than the lane ever admits; it must be split."""
+
+
 class JobFailedError(QueueError):
     """A job of the call ended without a result, for the reason in `failure`."""
 

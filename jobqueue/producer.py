@@ -11,7 +11,7 @@ from typing import Any, Self, cast
 from jobqueue.chunks import merge, split
 from jobqueue.connection import AsyncRedis
 from jobqueue.cost import sequence_cost
-from jobqueue.errors import JobFailedError, QueueError, QueueFullError
+from jobqueue.errors import CallTooLargeError, JobFailedError, QueueError, QueueFullError
 from jobqueue.keys import REPLIES_TTL_S, QueueKeys
 from jobqueue.lanes import Lane
 from jobqueue.messages import Failure, Job, Result, encode_job
@@ -70,9 +70,10 @@ class Producer:
     async def submit(self, submission: Submission) -> Result:
         """The call's result: its sequences in order, its times those of the job that finished last.
 
-        Raises QueueFullError, QueueAwayError, or JobFailedError with the call's own sequence number. When it raises
-        or is cancelled, the call's waiting jobs leave the queue.
+        Raises CallTooLargeError, QueueFullError, QueueAwayError, or JobFailedError with the call's own sequence
+        number. When it raises or is cancelled, the call's waiting jobs leave the queue.
         """
+        self._check_size(submission)
         jobs = split(submission.call, max_tokens=self._limits.max_job_tokens)
         job_ids = [os.urandom(16) for _ in jobs]
         with self._reader(submission.queue).expect(job_ids) as waiters:
@@ -84,6 +85,11 @@ class Producer:
                 unanswered = [index for index, waiter in enumerate(waiters) if not waiter.done()]
                 if unanswered:
                     self._in_background(self._withdraw(submission, jobs, admission, unanswered))
+
+    def _check_size(self, submission: Submission) -> None:
+        num_tokens, (max_tokens, _) = sum(submission.call.lengths), self._limits.of(submission.lane)
+        if num_tokens > max_tokens:
+            raise CallTooLargeError(f"{num_tokens} tokens in one call, the queue holds {max_tokens}; split the call")
 
     def _reader(self, queue: str) -> ReplyReader:
         if queue not in self._readers:

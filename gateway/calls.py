@@ -1,0 +1,40 @@
+"""What is known of a call before its method runs: its id, and the point in time by which it must be answered."""
+
+import asyncio
+import re
+import secrets
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import grpc.aio
+
+REQUEST_ID = re.compile(r"[\x20-\x7e]{1,128}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """Times are seconds of the event loop's clock."""
+
+    request_id: str
+    started: float
+    deadline: float
+
+    @classmethod
+    def begin(cls, request: Any, context: grpc.aio.ServicerContext[Any, Any], *, default_timeout_s: float) -> "Call":
+        """The caller's id, or a new one where it sent none that may be shown; its deadline, or the default one."""
+        request_id = getattr(request, "request_id", "")
+        remaining_s = context.time_remaining()
+        now = asyncio.get_running_loop().time()
+        return cls(
+            request_id=request_id if REQUEST_ID.fullmatch(request_id) else secrets.token_hex(16),
+            started=now,
+            deadline=now + (default_timeout_s if remaining_s is None else remaining_s),
+        )
+
+    @property
+    def elapsed_us(self) -> int:
+        return int((asyncio.get_running_loop().time() - self.started) * 1e6)
+
+
+current_call: ContextVar[Call] = ContextVar("current_call")

@@ -1,0 +1,43 @@
+"""The gateway's settings."""
+
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+
+from runtime.settings import Settings
+
+
+class GatewaySettings(Settings):
+    """One gateway process."""
+
+    redis: str = Field(description="URL of the Redis server: redis://, rediss:// or unix://")
+    listen: str = Field("127.0.0.1:50051", description="HOST:PORT to listen on; port 0 takes a free one")
+    default_embedding_model: str = Field("", description="model meant by an empty name; else the only one served")
+    default_rerank_model: str = Field("", description="reranker meant by an empty name; else the only one served")
+    pin: list[str] = Field([], description="MODEL@REVISION to send a model's calls to, instead of the newest one")
+    max_embed_inputs: PositiveInt = Field(256, description="most texts in one Embed call")
+    max_rerank_documents: PositiveInt = Field(1000, description="most documents in one Rerank call")
+    max_queue_tokens: PositiveInt = Field(4_000_000, description="most tokens that wait or run in one model's queue")
+    max_queue_jobs: PositiveInt = Field(50_000, description="most jobs that wait or run in one model's queue")
+    bulk_share: float = Field(0.8, gt=0, le=1, description="share of the queue's limits that bulk work may fill")
+    max_job_tokens: PositiveInt = Field(
+        4096, description="tokens of one job; a larger call is split, a longer text not"
+    )
+    default_timeout_s: PositiveFloat = Field(30.0, description="deadline, s, of a call whose client sets none")
+    drain_grace_s: PositiveFloat = Field(30.0, description="seconds that calls in flight get after SIGTERM")
+    tokenizer_threads: PositiveInt = Field(2, description="threads that tokenise")
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
+
+    @field_validator("listen")
+    @classmethod
+    def _check_listen(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if not host or not port.isdecimal():
+            raise ValueError("HOST:PORT is expected")
+        return value
+
+    @field_validator("pin")
+    @classmethod
+    def _check_pin(cls, value: list[str]) -> list[str]:
+        for queue in value:
+            if queue.count("@") != 1:
+                raise ValueError(f"{queue!r} is not MODEL@REVISION")
+        return value

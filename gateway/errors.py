@@ -1,0 +1,113 @@
+"""What a client is told when its call fails: one exception, and one table from what went wrong to it.
+
+Every error carries a google.rpc.ErrorInfo, and never a traceback or anything of another caller's.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+import grpc
+from google.protobuf.any_pb2 import Any
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2, status_pb2
+
+from jobqueue.errors import CallTooLargeError, JobFailedError, QueueAwayError, QueueFullError
+from jobqueue.messages import Failure, FailureReason
+
+DOMAIN = "qwen3.inference"
+RETRY_S = 1.0
+
+
+class CallError(Exception):
+    """Ends a call with `code`. `field` adds BadRequest, `retry_s` RetryInfo; `metadata` is ErrorInfo's."""
+
+    def __init__(
+        self,
+        *,
+        code: grpc.StatusCode,
+        reason: str,
+        message: str,
+        field: str = "",
+        retry_s: float | None = None,
+        metadata: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+        self.message = message
+        self.field = field
+        self.retry_s = retry_s
+        self.metadata = metadata
+
+
+def invalid_field(name: str, description: str) -> CallError:
+    """The caller's mistake, in the named field of the request."""
+    return CallError(
+        code=grpc.StatusCode.INVALID_ARGUMENT, reason="INVALID_FIELD", message=f"{name}: {description}", field=name
+    )
+
+
+def unavailable(reason: str, message: str) -> CallError:
+    """Nobody's mistake: worth another try."""
+    return CallError(code=grpc.StatusCode.UNAVAILABLE, reason=reason, message=message, retry_s=RETRY_S)
+
+
+def internal(reason: str, message: str) -> CallError:
+    return CallError(code=grpc.StatusCode.INTERNAL, reason=reason, message=message)
+
+
+def explain(error: BaseException, *, request_id: str, inputs_field: str) -> CallError:
+    """What the caller is told of `error`. An unknown one is a bug of ours, and says no more than that."""
+    if isinstance(error, CallError):
+        return error
+    if isinstance(error, CallTooLargeError):
+        return invalid_field(inputs_field, str(error))
+    if isinstance(error, JobFailedError):
+        return _explain_failure(error.failure, inputs_field)
+    for kind, build in _TABLE.items():
+        if isinstance(error, kind):
+            return build()
+    return internal("BUG", f"internal error; request id {request_id}")
+
+
+def _deadline_exceeded() -> CallError:
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+    return CallError(code=code, reason=code.name, message="the deadline has passed")
+
+
+_TABLE: Mapping[type[BaseException], Callable[[], CallError]] = {
+    TimeoutError: _deadline_exceeded,
+    QueueFullError: lambda: unavailable("QUEUE_FULL", "the model's queue is full"),
+    QueueAwayError: lambda: unavailable("QUEUE_AWAY", "the queue cannot be reached"),
+}
+
+
+def _explain_failure(failure: Failure, inputs_field: str) -> CallError:
+    if failure.reason is FailureReason.NON_FINITE_RESULT:
+        where = f"{inputs_field}[{failure.sequence}]: " if failure.sequence >= 0 else ""
+        return internal(failure.reason.name, f"{where}{failure.message}")
+    return internal(failure.reason.name, failure.message)
+
+
+def trailing_metadata(error: CallError) -> Sequence[tuple[str, str | bytes]]:
+    """The rich status, and for what may be tried again the pushback that clients' retry policies obey."""
+    trailers: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", _status(error).SerializeToString())]
+    if error.retry_s is not None:
+        trailers.append(("grpc-retry-pushback-ms", str(int(error.retry_s * 1000))))
+    return trailers
+
+
+def _status(error: CallError) -> status_pb2.Status:
+    details = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=dict(error.metadata))]
+    if error.field:
+        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.message)
+        details.append(error_details_pb2.BadRequest(field_violations=[violation]))
+    if error.retry_s is not None:
+        delay = Duration(seconds=int(error.retry_s), nanos=int(error.retry_s % 1 * 1e9))
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    status = status_pb2.Status(code=error.code.value[0], message=error.message)
+    for detail in details:
+        packed = Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return status

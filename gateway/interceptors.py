@@ -1,0 +1,133 @@
+"""Around every method: its deadline, its id, one log line, and the only place where errors become statuses."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import grpc.aio
+import structlog
+from google.protobuf.message import DecodeError
+
+from gateway.calls import Call, current_call
+from gateway.errors import CallError, explain, trailing_metadata, unavailable
+
+log = structlog.get_logger()
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Handler = grpc.RpcMethodHandler[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Malformed:
+    """Stands for a request whose bytes do not parse, which gRPC would otherwise answer by itself, and badly."""
+
+    reason: str
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """The outermost interceptor."""
+
+    def __init__(self, *, default_timeout_s: float) -> None:
+        self._default_timeout_s = default_timeout_s
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        handler = await continuation(handler_call_details)
+        if handler is None:  # an unknown method, which gRPC answers with UNIMPLEMENTED
+            return handler
+        method = handler_call_details.method
+        if handler.unary_unary:
+            return grpc.unary_unary_rpc_method_handler(
+                self._unary(handler.unary_unary, method),
+                request_deserializer=_tolerant(handler.request_deserializer),
+                response_serializer=handler.response_serializer,
+            )
+        if handler.unary_stream:
+            return grpc.unary_stream_rpc_method_handler(
+                _well_formed(handler.unary_stream),
+                request_deserializer=_tolerant(handler.request_deserializer),
+                response_serializer=handler.response_serializer,
+            )
+        return handler
+
+    def _unary(self, behavior: Any, method: str) -> Any:
+        async def handle(request: Any, context: Context) -> Any:
+            call = Call.begin(request, context, default_timeout_s=self._default_timeout_s)
+            current_call.set(call)
+            response, error = await _attempt(behavior, request, context, call)
+            _log_call(method, call, error)
+            trailers = [("x-request-id", call.request_id)]
+            if error is not None:
+                await context.abort(error.code, error.message, (*trailers, *trailing_metadata(error)))
+            context.set_trailing_metadata(trailers)
+            return response
+
+        return handle
+
+
+async def _attempt(behavior: Any, request: Any, context: Context, call: Call) -> tuple[Any, CallError | None]:
+    """The response, or why there is none. Only the client's own cancellation leaves as an exception."""
+    try:
+        _check_parsed(request)
+        async with asyncio.timeout_at(call.deadline):
+            return await behavior(request, context), None
+    except asyncio.CancelledError:
+        if context.cancelled():
+            raise
+        return None, unavailable("DRAINING", "the gateway is stopping")
+    except Exception as error:  # the one border where anything may arrive
+        explained = explain(error, request_id=call.request_id, inputs_field=_inputs_field(request))
+        if explained.reason == "BUG":
+            log.exception("bug", request_id=call.request_id)
+        return None, explained
+
+
+def _inputs_field(request: Any) -> str:
+    return "documents" if hasattr(request, "documents") else "inputs"
+
+
+def _log_call(method: str, call: Call, error: CallError | None) -> None:
+    log.info(
+        "call",
+        method=method,
+        code=error.code.name if error else "OK",
+        reason=error.reason if error else None,
+        request_id=call.request_id,
+        duration_us=call.elapsed_us,
+    )
+
+
+def _tolerant(deserialize: Any) -> Any:
+    def parse(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except DecodeError as error:
+            return _Malformed(str(error))
+
+    return parse
+
+
+def _check_parsed(request: Any) -> None:
+    if isinstance(request, _Malformed):
+        raise CallError(
+            code=grpc.StatusCode.INVALID_ARGUMENT,
+            reason="MALFORMED_REQUEST",
+            message="the request's bytes do not parse as its message",
+        )
+
+
+def _well_formed(behavior: Any) -> Any:
+    async def handle(request: Any, context: Context) -> AsyncIterator[Any]:
+        try:
+            _check_parsed(request)
+        except CallError as error:
+            await context.abort(error.code, error.message, tuple(trailing_metadata(error)))
+        async for response in behavior(request, context):
+            yield response
+
+    return handle

@@ -1,0 +1,118 @@
+"""The models this gateway can send calls to, read from what workers announce, twice a second."""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import structlog
+
+from gateway.tokenization import PromptTokenizer
+from jobqueue.announcements import Announcement, Liveness, Sighting, read_sightings, read_tokenizer
+from jobqueue.connection import AWAY_ERRORS, AsyncRedis
+from jobqueue.messages import Operation
+
+POLL_S = 0.5
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedModel:
+    """One model at the revision that new calls go to."""
+
+    announcement: Announcement
+    liveness: Liveness
+    tokenizer: PromptTokenizer
+
+    @property
+    def id(self) -> str:
+        return self.announcement.model_id
+
+    @property
+    def admits(self) -> bool:
+        """Whether a call could be answered: by a worker that lives, loads, or comes when its queue fills."""
+        return self.liveness is not Liveness.ABSENT or self.announcement.wakeable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalog:
+    """A picture of what is served, and whether Redis could be asked for it."""
+
+    models: Mapping[str, ServedModel] = field(default_factory=dict)
+    reachable: bool = False
+
+    def of(self, operation: Operation) -> list[ServedModel]:
+        """Models that do this, by id."""
+        return [model for _, model in sorted(self.models.items()) if model.announcement.operation is operation]
+
+
+class Registry:
+    """Keeps the catalog up to date while `run` runs."""
+
+    def __init__(self, client: AsyncRedis, *, pinned: Iterable[str]) -> None:
+        self._redis = client
+        self._pinned = dict(queue.split("@") for queue in pinned)
+        self._tokenizers: dict[str, PromptTokenizer] = {}
+        self._update = asyncio.Event()
+        self.catalog = Catalog()
+
+    async def run(self) -> None:
+        """Refresh for ever, through losses of the connection, during which the last picture stays."""
+        while True:
+            await self.refresh()
+            await asyncio.sleep(POLL_S)
+
+    async def refresh(self) -> None:
+        try:
+            sightings = await read_sightings(self._redis)
+            chosen = choose_revisions(sightings, self._pinned)
+            models = {sighting.announcement.model_id: await self._served(sighting) for sighting in chosen}
+            self.catalog = Catalog(models={id_: model for id_, model in models.items() if model}, reachable=True)
+        except AWAY_ERRORS as error:
+            if self.catalog.reachable:
+                log.warning("redis away", error=str(error))
+            self.catalog = Catalog(models=self.catalog.models, reachable=False)
+        self.notify()
+
+    def notify(self) -> None:
+        """Wake everyone who waits for an update."""
+        self._update.set()
+        self._update = asyncio.Event()
+
+    async def updated(self) -> None:
+        """Wait for the next update."""
+        await self._update.wait()
+
+    async def _served(self, sighting: Sighting) -> ServedModel | None:
+        announcement = sighting.announcement
+        tokenizer = await self._tokenizer(announcement.tokenizer_digest)
+        if tokenizer is None:
+            log.warning("tokenizer missing", model=announcement.model_id, digest=announcement.tokenizer_digest)
+            return None
+        return ServedModel(announcement=announcement, liveness=sighting.liveness, tokenizer=tokenizer)
+
+    async def _tokenizer(self, digest: str) -> PromptTokenizer | None:
+        if digest not in self._tokenizers:
+            tokenizer_json = await read_tokenizer(self._redis, digest)
+            if tokenizer_json is None:
+                return None
+            self._tokenizers[digest] = await asyncio.to_thread(PromptTokenizer, tokenizer_json)
+        return self._tokenizers[digest]
+
+
+def choose_revisions(sightings: Iterable[Sighting], pinned: Mapping[str, str]) -> list[Sighting]:
+    """One revision per model: the pinned one, else the newest of those with live workers, with loading ones, of all."""
+
+    def model_id(sighting: Sighting) -> str:
+        return sighting.announcement.model_id
+
+    candidates = [
+        sighting
+        for sighting in sightings
+        if pinned.get(model_id(sighting), sighting.announcement.revision) == sighting.announcement.revision
+    ]
+    return [
+        max(group, key=lambda sighting: (sighting.liveness, sighting.first_announced_ms))
+        for _, group in groupby(sorted(candidates, key=model_id), key=model_id)
+    ]

@@ -1,0 +1,99 @@
+"""The gateway's life: connect, listen, serve until told to stop, drain."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import grpc.aio
+import structlog
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from gateway.config import GatewaySettings
+from gateway.health import SERVICES, HealthService
+from gateway.interceptors import CallInterceptor
+from gateway.registry import Registry
+from gateway.service import Parts, add_services
+from gateway.tokenization import Tokenization
+from gateway.validation import Limits
+from jobqueue.connection import AWAY_ERRORS, AsyncRedis, check_server, connect_async
+from jobqueue.producer import Producer, QueueLimits
+from runtime.ready import say_ready
+
+MAX_REQUEST_BYTES = 32 * 1024 * 1024
+RECONNECT_S = 1.0
+
+log = structlog.get_logger()
+
+
+async def serve(settings: GatewaySettings, stopping: asyncio.Event) -> None:
+    """Serve until `stopping` is set, then let calls in flight finish within the grace.
+
+    Prints `ready HOST:PORT` once it listens. Raises UnsuitableServerError for a Redis that could lose jobs.
+    """
+    async with _connected(settings.redis) as redis, Producer(redis, _queue_limits(settings)) as producer:
+        registry = Registry(redis, pinned=settings.pin)
+        tokenization = Tokenization(num_threads=settings.tokenizer_threads)
+        parts = Parts(registry=registry, tokenization=tokenization, producer=producer, limits=_limits(settings))
+        health = HealthService(registry)
+        server, address = _build(settings, parts, health)
+        await registry.refresh()
+        async with asyncio.TaskGroup() as tasks:
+            polling = tasks.create_task(registry.run())
+            await server.start()
+            say_ready(address)
+            await stopping.wait()
+            log.info("draining")
+            health.drain()
+            await server.stop(settings.drain_grace_s)
+            polling.cancel()
+        tokenization.close()
+
+
+@contextlib.asynccontextmanager
+async def _connected(url: str) -> AsyncIterator[AsyncRedis]:
+    """A client of a server that answers; a gateway may start before its Redis does."""
+    redis = connect_async(url)
+    try:
+        while True:
+            try:
+                check_server(await redis.info())
+                break
+            except AWAY_ERRORS as error:
+                log.warning("waiting for redis", error=str(error))
+                await asyncio.sleep(RECONNECT_S)
+        yield redis
+    finally:
+        await redis.aclose()
+
+
+def _build(settings: GatewaySettings, parts: Parts, health: HealthService) -> tuple[grpc.aio.Server, str]:
+    server = grpc.aio.server(
+        interceptors=[CallInterceptor(default_timeout_s=settings.default_timeout_s)],
+        options=[("grpc.max_receive_message_length", MAX_REQUEST_BYTES), ("grpc.so_reuseport", 0)],
+    )
+    add_services(server, parts)
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+    reflection.enable_server_reflection([*SERVICES, health_name, reflection.SERVICE_NAME], server)
+    host, _, _ = settings.listen.rpartition(":")
+    port = server.add_insecure_port(settings.listen)
+    return server, f"{host}:{port}"
+
+
+def _limits(settings: GatewaySettings) -> Limits:
+    return Limits(
+        max_embed_inputs=settings.max_embed_inputs,
+        max_rerank_documents=settings.max_rerank_documents,
+        default_embedding_model=settings.default_embedding_model,
+        default_rerank_model=settings.default_rerank_model,
+    )
+
+
+def _queue_limits(settings: GatewaySettings) -> QueueLimits:
+    return QueueLimits(
+        max_tokens=settings.max_queue_tokens,
+        max_jobs=settings.max_queue_jobs,
+        bulk_share=settings.bulk_share,
+        max_job_tokens=settings.max_job_tokens,
+    )

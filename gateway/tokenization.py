@@ -1,0 +1,132 @@
+"""From a prompt to token ids, cut where the policy says so. Nothing here runs on the event loop.
+
+Users' parts are encoded with every special-token string taken as ordinary text: otherwise a document could close the
+reranker's prompt and answer for itself.
+"""
+
+import asyncio
+import time
+from array import array
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import lru_cache
+
+from tokenizers import AddedToken, Encoding, Tokenizer
+
+from gateway.errors import invalid_field
+from gateway.prompts import Prompt
+from jobqueue.messages import TokenIds
+
+
+class Truncation(IntEnum):
+    """What to do with a text that is too long. Values equal the public contract's; a test holds them together."""
+
+    ERROR = 1
+    END = 2
+    START = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenizedPrompt:
+    """Sequence i is `prefix + tails[i]`; `truncated[i]` says whether its text was cut."""
+
+    prefix: TokenIds
+    tails: tuple[TokenIds, ...]
+    truncated: tuple[bool, ...]
+    elapsed_us: int
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each sequence, prefix included."""
+        return [len(self.prefix) + len(tail) for tail in self.tails]
+
+
+class PromptTokenizer:
+    """A model's tokenizer: for the template, for users' texts, and what it appends to every text."""
+
+    def __init__(self, tokenizer_json: bytes) -> None:
+        self._template = Tokenizer.from_buffer(tokenizer_json)
+        self._users = _for_users(Tokenizer.from_buffer(tokenizer_json))
+        self.appended: TokenIds = array("i", self._template.encode("").ids)
+        self.template_ids = lru_cache(maxsize=16)(self._template_ids)
+
+    def encode(self, texts: Sequence[str]) -> list[Encoding]:
+        """Users' texts, nothing appended. Offsets are code points of the text."""
+        return self._users.encode_batch(list(texts), add_special_tokens=False)
+
+    def _template_ids(self, text: str) -> TokenIds:
+        return array("i", self._template.encode(text, add_special_tokens=False).ids)
+
+
+def _for_users(tokenizer: Tokenizer) -> Tokenizer:
+    """Take every special-token string as text. `<think>` and others are not marked special as published."""
+    added = tokenizer.get_added_tokens_decoder().values()
+    tokenizer.add_special_tokens([AddedToken(token.content, special=True, normalized=False) for token in added])
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+class Tokenization:
+    """Tokenises in threads, so that the event loop stays free; tokenizers releases the GIL."""
+
+    def __init__(self, *, num_threads: int) -> None:
+        self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="tokenize")
+
+    async def tokenize(
+        self, tokenizer: PromptTokenizer, prompt: Prompt, *, policy: Truncation, max_tokens: int | None
+    ) -> TokenizedPrompt:
+        """See `tokenize`."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, lambda: tokenize(tokenizer, prompt, policy, max_tokens))
+
+    async def encode(self, tokenizer: PromptTokenizer, texts: Sequence[str]) -> list[Encoding]:
+        """Texts as they are, nothing appended, with offsets."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, tokenizer.encode, texts)
+
+    def close(self) -> None:
+        self._threads.shutdown(cancel_futures=True)
+
+
+def tokenize(tokenizer: PromptTokenizer, prompt: Prompt, policy: Truncation, max_tokens: int | None) -> TokenizedPrompt:
+    """Token ids of every prompt, none longer than `max_tokens` (None: no limit).
+
+    Template, instruction, a reranker's query and the appended token always survive a cut. Raises CallError naming the
+    text that is too long under ERROR, or the query that leaves no room for a document.
+    """
+    started = time.perf_counter()
+    shared, *encodings = tokenizer.encode([prompt.shared, *(prompt.label + text for text in prompt.texts)])
+    prefix = tokenizer.template_ids(prompt.template_head) + array("i", shared.ids)
+    suffix = tokenizer.template_ids(prompt.template_tail) + (tokenizer.appended if prompt.appends else array("i"))
+    num_fixed = len(prefix) + len(suffix)
+    kept = [
+        _fit(encoding, prompt, index, policy, num_fixed=num_fixed, max_tokens=max_tokens or len(encoding) + num_fixed)
+        for index, encoding in enumerate(encodings)
+    ]
+    return TokenizedPrompt(
+        prefix=prefix,
+        tails=tuple(array("i", ids) + suffix for ids in kept),
+        truncated=tuple(len(ids) < len(encoding) for ids, encoding in zip(kept, encodings, strict=True)),
+        elapsed_us=int((time.perf_counter() - started) * 1e6),
+    )
+
+
+def _fit(
+    encoding: Encoding, prompt: Prompt, index: int, policy: Truncation, *, num_fixed: int, max_tokens: int
+) -> list[int]:
+    """The ids of label and text that fit beside the fixed parts. The label stays before what is left of the text."""
+    ids, room = encoding.ids, max_tokens - num_fixed
+    if len(ids) <= room:
+        return ids
+    num_label = sum(start < len(prompt.label.rstrip()) for start, _ in encoding.offsets)
+    if room <= num_label:
+        raise invalid_field(
+            prompt.shared_field, f"leaves no room for a text within the model's {max_tokens} tokens of input"
+        )
+    if policy is Truncation.ERROR:
+        raise invalid_field(
+            f"{prompt.field}[{index}]",
+            f"{len(ids) + num_fixed} tokens with its template, the model takes {max_tokens}; see truncation_policy",
+        )
+    return ids[:room] if policy is Truncation.END else ids[:num_label] + ids[len(ids) - room + num_label :]
