@@ -21,7 +21,7 @@ class Call:
     deadline: float
 
     @classmethod
-    def begin(cls, request: Any, context: grpc.aio.ServicerContext[Any, Any], *, default_timeout_s: float) -> "Call":
+    def begin(cls, request: Any, context: "grpc.aio.ServicerContext[Any, Any]", *, default_timeout_s: float) -> "Call":
         """The caller's id, or a new one where it sent none that may be shown; its deadline, or the default one."""
         request_id = getattr(request, "request_id", "")
         remaining_s = context.time_remaining()

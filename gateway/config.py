@@ -1,12 +1,15 @@
 """The gateway's settings."""
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic_settings import SettingsConfigDict
 
 from runtime.settings import Settings
 
 
 class GatewaySettings(Settings):
-    """One gateway process."""
+    """One gateway process. Every flag is also a variable: --bulk-share is QWEN3_BULK_SHARE."""
+
+    model_config = SettingsConfigDict(cli_prog_name="qwen3-gateway")
 
     redis: str = Field(description="URL of the Redis server: redis://, rediss:// or unix://")
     listen: str = Field("127.0.0.1:50051", description="HOST:PORT to listen on; port 0 takes a free one")

@@ -5,7 +5,7 @@ derives every answer from the catalog.
 """
 
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
@@ -16,7 +16,7 @@ from gateway.registry import Catalog, Registry
 from jobqueue.messages import Operation
 from qwen3.inference.v1 import embedding_pb2, model_pb2, rerank_pb2, tokenizer_pb2
 
-Context = grpc.aio.ServicerContext[Any, Any]
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 _EMBEDDING = embedding_pb2.DESCRIPTOR.services_by_name["EmbeddingService"].full_name
 _RERANK = rerank_pb2.DESCRIPTOR.services_by_name["RerankService"].full_name

@@ -1,24 +1,16 @@
 """Splitting a call into jobs, and joining their results: pure."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
+from jobqueue.cost import split_by_size
 from jobqueue.messages import Job, Result
 
 
 def split(call: Job, *, max_tokens: int) -> list[Job]:
-    """Cut a call's sequences, in order, into jobs of at most `max_tokens` tokens; a longer sequence is a job alone."""
-    return [replace(call, tails=call.tails[cut.start : cut.stop]) for cut in _cuts(call.lengths, max_tokens=max_tokens)]
-
-
-def _cuts(lengths: Sequence[int], *, max_tokens: int) -> Iterator[range]:
-    start, total = 0, 0
-    for index, length in enumerate(lengths):
-        if index > start and total + length > max_tokens:
-            yield range(start, index)
-            start, total = index, 0
-        total += length
-    yield range(start, len(lengths))
+    """Cut a call's sequences, in order, into jobs of at most `max_tokens`; a longer sequence is a job alone."""
+    groups = split_by_size(call.lengths, max_tokens)
+    return [replace(call, tails=call.tails[group.start : group.stop]) for group in groups]
 
 
 def merge(results: Sequence[Result], *, last: Result) -> Result:

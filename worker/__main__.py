@@ -1,0 +1,33 @@
+"""`qwen3-worker`: wiring only."""
+
+import os
+import sys
+import threading
+
+import structlog
+
+from jobqueue.connection import AWAY_ERRORS
+from jobqueue.errors import QueueError
+from runtime.logs import configure_logging
+from runtime.stopping import stop_on_signals
+from worker.config import WorkerSettings
+
+
+def main() -> None:
+    settings = WorkerSettings.from_command_line()
+    configure_logging(settings.log_level, process="worker")
+    stopping = threading.Event()
+    stop_on_signals(stopping.set)
+    # On shared cores OpenMP's spinning costs three quarters of the speed; torch reads this when it loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from worker.process import work  # noqa: PLC0415 - loads torch: after the line above, and not for --help
+
+    try:
+        work(settings, stopping)
+    except (QueueError, ValueError, *AWAY_ERRORS) as error:
+        structlog.get_logger().error("cannot serve", error=str(error))
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

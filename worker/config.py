@@ -1,0 +1,36 @@
+"""The worker's settings."""
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic_settings import CliPositionalArg, SettingsConfigDict
+
+from runtime.settings import Settings
+
+
+class WorkerSettings(Settings):
+    """One worker process, which serves one model. Every flag is also a variable: --lease-s is QWEN3_LEASE_S."""
+
+    model_config = SettingsConfigDict(cli_prog_name="qwen3-worker")
+
+    model: CliPositionalArg[str] = Field(description="hub id or local folder of the checkpoint")
+    redis: str = Field(description="URL of the Redis server: redis://, rediss:// or unix://")
+    task: Literal["embedding", "rerank"] | None = Field(None, description="where the checkpoint does not say it")
+    name: str | None = Field(None, description="the id that requests name; else the hub id or the folder's name")
+    revision: str | None = Field(None, description="hub revision to load; for a folder, what to call it")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu or cuda[:N]")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="auto is bfloat16 on CUDA and float32 on the CPU; float16 overflows on the 8B model"
+    )
+    max_input_tokens: NonNegativeInt = Field(0, description="most tokens of one prompt; 0 is the model's own limit")
+    max_batch_tokens: NonNegativeInt = Field(
+        0, description="cost of a batch in tokens of linear work; 0 is 32768 on CUDA and 4096 on the CPU"
+    )
+    max_batch_jobs: PositiveInt = Field(256, description="most jobs in one batch")
+    max_batch_s: PositiveFloat = Field(
+        600.0, description="seconds after which a batch counts as hung and ends the worker"
+    )
+    lease_s: PositiveFloat = Field(5.0, description="seconds of silence after which a worker counts as dead")
+    scale_to_zero: bool = Field(default=False, description="announce that calls may wait while no worker is there")
+    device_memory_share: float = Field(1.0, gt=0, le=1, description="share of a CUDA device's memory to stay within")
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")

@@ -1,0 +1,77 @@
+"""A thread that says the worker lives: it renews the lease, announces the model, and reaps the dead.
+
+It starts before the weights are loaded and outlives the last batch, so that neither is mistaken for a death. It ends
+the process when a batch hangs, so that the lease expires and the jobs go to another worker.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Self
+
+import structlog
+
+from jobqueue.announcements import Announcement, announce
+from jobqueue.connection import AWAY_ERRORS, SyncRedis
+from jobqueue.consumer import Consumer
+from jobqueue.errors import QueueAwayError
+
+EXIT_HUNG = 70  # EX_SOFTWARE of sysexits.h
+
+log = structlog.get_logger()
+
+
+class Heartbeat:
+    """A context manager: the heart beats inside."""
+
+    def __init__(
+        self,
+        client: SyncRedis,
+        consumer: Consumer,
+        announcement: Announcement,
+        tokenizer_json: bytes,
+        *,
+        interval_s: float,
+    ) -> None:
+        self._redis = client
+        self._consumer = consumer
+        self._announcement = announcement
+        self._tokenizer_json = tokenizer_json
+        self._interval_s = interval_s
+        self._loading = True
+        self._is_hung: Callable[[], bool] = lambda: False
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._beat()  # known before the first byte of weights is read; raises where Redis is away
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def loaded(self, *, is_hung: Callable[[], bool]) -> None:
+        """The worker takes jobs from now on; `is_hung` says whether its present batch runs for too long."""
+        self._is_hung = is_hung
+        self._loading = False
+        self._beat()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._interval_s):
+            if self._is_hung():
+                log.critical("hung batch: leaving its jobs to another worker")
+                os._exit(EXIT_HUNG)
+            try:
+                self._beat()
+            except QueueAwayError as error:
+                log.warning("redis away", error=str(error))
+
+    def _beat(self) -> None:
+        self._consumer.renew(loading=self._loading)
+        self._consumer.reap()
+        try:
+            announce(self._redis, self._announcement, self._tokenizer_json)
+        except AWAY_ERRORS as error:
+            raise QueueAwayError(str(error)) from error

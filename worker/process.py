@@ -1,0 +1,83 @@
+"""The worker's life: resolve the checkpoint, announce it, load it, work until told to stop."""
+
+import os
+import secrets
+import socket
+import threading
+
+import structlog
+import torch
+
+from jobqueue.announcements import Announcement, tokenizer_digest
+from jobqueue.connection import check_server, connect
+from jobqueue.consumer import Consumer
+from runtime.ready import say_ready
+from worker.config import WorkerSettings
+from worker.engine import OPERATIONS, Engine, Placement
+from worker.heartbeat import Heartbeat
+from worker.loop import WorkerLoop
+from worker.model.checkpoint import Checkpoint, CheckpointError, ModelTask, resolve_checkpoint
+
+BEATS_PER_LEASE = 3
+DEFAULT_BATCH_TOKENS = {"cuda": 32_768, "cpu": 4_096}
+
+log = structlog.get_logger()
+
+
+def work(settings: WorkerSettings, stopping: threading.Event) -> None:
+    """Serve one model until `stopping` is set. Prints `ready MODEL TASK` once it takes jobs.
+
+    Raises CheckpointError, ValueError or UnsuitableServerError for what cannot be served or used.
+    """
+    redis = connect(settings.redis)
+    check_server(redis.info())
+    placement = Placement.choose(settings.device, settings.dtype)
+    task = None if settings.task is None else ModelTask(settings.task)
+    checkpoint = resolve_checkpoint(settings.model, task=task, name=settings.name, revision=settings.revision)
+    announcement = _announcement(checkpoint, settings, placement)
+    consumer = Consumer(
+        redis,
+        announcement.queue,
+        f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
+        lease_ms=int(settings.lease_s * 1000),
+        max_jobs=settings.max_batch_jobs,
+    )
+    consumer.join()
+    interval_s = settings.lease_s / BEATS_PER_LEASE
+    with Heartbeat(redis, consumer, announcement, checkpoint.tokenizer_json, interval_s=interval_s) as heartbeat:
+        _limit_device_memory(placement, settings.device_memory_share)
+        engine = Engine(checkpoint, placement, max_input_tokens=announcement.max_input_tokens)
+        loop = WorkerLoop(consumer, engine, budget=_budget(settings, placement), stopping=stopping)
+        heartbeat.loaded(is_hung=lambda: loop.batch_age_s() > settings.max_batch_s)
+        log.info("ready", queue=announcement.queue, attention=engine.attention_name, dtype=placement.dtype)
+        say_ready(f"{checkpoint.model_id} {checkpoint.task}")
+        loop.run()
+
+
+def _announcement(checkpoint: Checkpoint, settings: WorkerSettings, placement: Placement) -> Announcement:
+    if settings.max_input_tokens > checkpoint.max_input_tokens:
+        raise CheckpointError(
+            f"max_input_tokens {settings.max_input_tokens}: the model takes {checkpoint.max_input_tokens}"
+        )
+    return Announcement(
+        model_id=checkpoint.model_id,
+        revision=checkpoint.revision,
+        operation=OPERATIONS[checkpoint.task],
+        native_dimensions=checkpoint.config.hidden_size if checkpoint.task is ModelTask.EMBED else 0,
+        max_input_tokens=settings.max_input_tokens or checkpoint.max_input_tokens,
+        default_instruction=checkpoint.default_instruction,
+        tokenizer_digest=tokenizer_digest(checkpoint.tokenizer_json),
+        attention_cost=checkpoint.config.attention_cost,
+        wakeable=settings.scale_to_zero,
+        dtype=placement.dtype,
+        engine="packed",
+    )
+
+
+def _budget(settings: WorkerSettings, placement: Placement) -> int:
+    return settings.max_batch_tokens or DEFAULT_BATCH_TOKENS[placement.device.type]
+
+
+def _limit_device_memory(placement: Placement, share: float) -> None:
+    if placement.device.type == "cuda":
+        torch.cuda.set_per_process_memory_fraction(share, placement.device)
