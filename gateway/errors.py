@@ -100,7 +100,8 @@ def trailing_metadata(error: CallError) -> Sequence[tuple[str, str | bytes]]:
 def _status(error: CallError) -> status_pb2.Status:
     details = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=dict(error.metadata))]
     if error.field:
-        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.message)
+        description = error.message.removeprefix(f"{error.field}: ")
+        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=description)
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if error.retry_s is not None:
         delay = Duration(seconds=int(error.retry_s), nanos=int(error.retry_s % 1 * 1e9))

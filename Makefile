@@ -1,0 +1,72 @@
+# One verb a task. Everything is installed into .venv from pyproject.toml and constraints.txt; nothing by hand.
+
+PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3))
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
+PROTO_VENV := .venv-proto
+PROTO_OUT := protos
+PROTOS := $(wildcard protos/qwen3/inference/v1/*.proto)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow check check-protos format proto bench clean
+
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+install: $(VENV)/dev ## make .venv with everything, tests and tools included
+
+demo: $(VENV)/all ## embed and rerank sample texts through a whole service on this machine
+	$(BIN)/python -m standalone.demo
+
+test: $(VENV)/dev ## run the test suite
+	$(BIN)/pytest -q
+
+test-slow: $(VENV)/dev ## run the tests that take minutes: the real 0.6B shape
+	$(BIN)/pytest -q -m slow
+
+check: $(VENV)/dev check-protos ## lint, types, import directions, contract, generated stubs
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+
+check-protos: $(PROTO_VENV)/done
+	rm -rf build/protos && mkdir -p build/protos
+	$(MAKE) --no-print-directory proto PROTO_OUT=build/protos
+	@for file in build/protos/qwen3/inference/v1/*; do \
+	  cmp "$$file" "protos/$${file#build/protos/}" || { echo "stale stubs: run make proto"; exit 1; }; \
+	done
+
+format: $(VENV)/dev ## format the code
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+proto: $(PROTO_VENV)/done ## generate the stubs from protos/
+	PATH=$(PROTO_VENV)/bin:$$PATH $(PROTO_VENV)/bin/python -m grpc_tools.protoc -I protos \
+	  --python_out=$(PROTO_OUT) --grpc_python_out=$(PROTO_OUT) \
+	  --mypy_out=quiet:$(PROTO_OUT) --mypy_grpc_out=quiet:$(PROTO_OUT) $(PROTOS)
+
+bench: $(VENV)/dev ## measure a whole service on this machine
+	$(BIN)/python -m benchmarks
+
+clean: ## remove everything that make made
+	rm -rf $(VENV) $(PROTO_VENV) build dist
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --upgrade pip -c constraints.txt
+
+$(VENV)/all: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) install -c constraints.txt -e '.[all]'
+	@touch $@
+
+$(VENV)/dev: $(VENV)/all
+	$(PIP) install -c constraints.txt --group dev
+	@touch $@
+
+$(PROTO_VENV)/done: protos/requirements.txt
+	$(PYTHON) -m venv $(PROTO_VENV)
+	$(PROTO_VENV)/bin/pip --disable-pip-version-check --quiet install -r protos/requirements.txt
+	@touch $@

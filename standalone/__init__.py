@@ -1,0 +1,1 @@
+"""One command for one machine: a private Redis, a gateway and workers as processes of their own."""

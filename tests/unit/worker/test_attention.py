@@ -1,0 +1,114 @@
+import inspect
+from itertools import pairwise
+
+import pytest
+import torch
+from torch.nn.attention import varlen
+
+from worker.model.attention import sdpa_loop, select_attention, torch_varlen_attention
+
+
+def cumulative(lengths):
+    return torch.tensor([0, *torch.tensor(lengths).cumsum(0)], dtype=torch.int32)
+
+
+def by_the_formula(q, k, v, cu_q, cu_k):
+    """Softmax of q·k over the keys up to the query's own place, counted from the end, in float64."""
+    groups = q.shape[1] // k.shape[1]
+    out = []
+    for (q0, q1), (k0, k1) in zip(pairwise(cu_q.tolist()), pairwise(cu_k.tolist()), strict=True):
+        queries, keys, values = (
+            x.double().transpose(0, 1)
+            for x in (q[q0:q1], k[k0:k1].repeat_interleave(groups, 1), v[k0:k1].repeat_interleave(groups, 1))
+        )
+        scores = queries @ keys.transpose(1, 2) / q.shape[2] ** 0.5
+        places = torch.arange(q1 - q0)[:, None] + (k1 - k0) - (q1 - q0)
+        scores = scores.masked_fill(torch.arange(k1 - k0) > places, float("-inf"))
+        out.append((scores.softmax(-1) @ values).transpose(0, 1))
+    return torch.cat(out)
+
+
+@pytest.mark.parametrize(("num_heads", "num_kv_heads"), [(4, 4), (6, 2), (4, 1)])
+@pytest.mark.parametrize(
+    ("query_lengths", "key_lengths"),
+    [([5], [5]), ([7, 1, 7], [7, 1, 7]), ([1, 1], [9, 1]), ([3, 4, 1, 2], [8, 4, 6, 30])],
+    ids=["alone", "equal", "one query each", "fewer queries than keys"],
+)
+def test_the_loop_is_causal_from_the_bottom_right(query_lengths, key_lengths, num_heads, num_kv_heads):
+    torch.manual_seed(0)
+    q = torch.randn(sum(query_lengths), num_heads, 16)
+    k, v = (torch.randn(sum(key_lengths), num_kv_heads, 16) for _ in range(2))
+    cu_q, cu_k = cumulative(query_lengths), cumulative(key_lengths)
+    ours = sdpa_loop(q, k, v, cu_q, cu_k, max(query_lengths), max(key_lengths))
+    assert torch.allclose(ours.double(), by_the_formula(q, k, v, cu_q, cu_k), atol=1e-6)
+
+
+def test_the_loop_keeps_bfloat16():
+    q, k = torch.randn(6, 4, 16).bfloat16(), torch.randn(6, 2, 16).bfloat16()
+    cu = cumulative([4, 2])
+    ours = sdpa_loop(q, k, k, cu, cu, 4, 4)
+    assert ours.dtype == torch.bfloat16
+    assert torch.allclose(ours.double(), by_the_formula(q, k, k, cu, cu), atol=2e-2)
+
+
+def arguments_passed(monkeypatch, kernel_signature, *, num_kv_heads):
+    """What the adapter gives a varlen kernel of this signature, bound to its parameters."""
+    calls = []
+
+    def kernel(*args, **kwargs):
+        calls.append(kernel_signature.bind(*args, **kwargs).arguments)
+        return args[0]
+
+    kernel.__signature__ = kernel_signature
+    monkeypatch.setattr(varlen, "varlen_attn", kernel)
+    q, k, cu = torch.zeros(3, 4, 8), torch.zeros(5, num_kv_heads, 8), torch.tensor([0, 3])
+    out = torch_varlen_attention()(q, k, k, cu, cu + 2, 3, 5)
+    assert out is q
+    return calls[0]
+
+
+def signature(*keywords):
+    names = ["query", "key", "value", "cu_seq_q", "cu_seq_k", "max_q", "max_k"]
+    positional = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
+    optional = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in keywords]
+    return inspect.Signature(positional + optional)
+
+
+def test_the_varlen_kernel_is_causal_and_told_of_unequal_head_counts(monkeypatch):
+    passed = arguments_passed(monkeypatch, signature("window_size", "enable_gqa"), num_kv_heads=2)
+    assert (passed["window_size"], passed["enable_gqa"]) == ((-1, 0), True)
+    assert (passed["max_q"], passed["max_k"]) == (3, 5)
+    assert passed["cu_seq_k"].tolist() == [2, 5]
+
+
+def test_the_varlen_kernel_is_not_told_of_equal_head_counts(monkeypatch):
+    passed = arguments_passed(monkeypatch, signature("window_size", "enable_gqa"), num_kv_heads=4)
+    assert "enable_gqa" not in passed
+
+
+def test_the_varlen_kernel_of_torch_2_11_has_no_gqa_flag(monkeypatch):
+    passed = arguments_passed(monkeypatch, signature("window_size"), num_kv_heads=2)
+    assert passed["window_size"] == (-1, 0)
+
+
+def test_a_varlen_kernel_without_a_window_is_refused(monkeypatch):
+    with pytest.raises(RuntimeError, match=r"no window_size, torch 2\.11 or later is needed"):
+        arguments_passed(monkeypatch, signature("is_causal"), num_kv_heads=2)
+
+
+def test_the_installed_varlen_kernel_has_the_arguments_the_adapter_passes():
+    assert "window_size" in inspect.signature(varlen.varlen_attn).parameters
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "name"),
+    [
+        ("cpu", torch.float32, "sdpa-loop"),
+        ("cpu", torch.bfloat16, "sdpa-loop"),
+        ("cuda", torch.bfloat16, "torch-varlen"),
+        ("cuda", torch.float16, "torch-varlen"),
+        ("cuda", torch.float32, "sdpa-loop"),
+    ],
+)
+def test_the_back_end_is_chosen_by_device_and_dtype(device, dtype, name):
+    assert select_attention(torch.device(device), dtype)[0] == name

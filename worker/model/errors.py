@@ -1,0 +1,2 @@
+class CheckpointError(ValueError):
+    """The checkpoint cannot be served exactly; the message names the file, the field and the reason."""

@@ -1,0 +1,6 @@
+from enum import StrEnum
+
+
+class ModelTask(StrEnum):
+    EMBED = "embedding"
+    RERANK = "rerank"
