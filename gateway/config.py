@@ -1,7 +1,9 @@
 """The gateway's settings."""
 
+from typing import Annotated, Any
+
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
-from pydantic_settings import SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from runtime.settings import Settings
 
@@ -15,7 +17,9 @@ class GatewaySettings(Settings):
     listen: str = Field("127.0.0.1:50051", description="HOST:PORT to listen on; port 0 takes a free one")
     default_embedding_model: str = Field("", description="model meant by an empty name; else the only one served")
     default_rerank_model: str = Field("", description="reranker meant by an empty name; else the only one served")
-    pin: list[str] = Field([], description="MODEL@REVISION to send a model's calls to, instead of the newest one")
+    pin: Annotated[list[str], NoDecode] = Field(
+        [], description="MODEL@REVISION,... to send the models' calls to, instead of the newest ones"
+    )
     max_embed_inputs: PositiveInt = Field(256, description="most texts in one Embed call")
     max_rerank_documents: PositiveInt = Field(1000, description="most documents in one Rerank call")
     max_queue_tokens: PositiveInt = Field(4_000_000, description="most tokens that wait or run in one model's queue")
@@ -36,6 +40,11 @@ class GatewaySettings(Settings):
         if not host or not port.isdecimal():
             raise ValueError("HOST:PORT is expected")
         return value
+
+    @field_validator("pin", mode="before")
+    @classmethod
+    def _split_pin(cls, value: Any) -> Any:
+        return value.split(",") if isinstance(value, str) else value
 
     @field_validator("pin")
     @classmethod

@@ -59,8 +59,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async def handle(request: Any, context: Context) -> Any:
             call = Call.begin(request, context, default_timeout_s=self._default_timeout_s)
             current_call.set(call)
-            response, error = await _attempt(behavior, request, context, call)
-            _log_call(method, call, error)
+            try:
+                response, error = await _attempt(behavior, request, context, call)
+            except asyncio.CancelledError:
+                _log_call(method, call, "CANCELLED")
+                raise
+            _log_call(method, call, error.code.name if error else "OK", error.reason if error else None)
             trailers = [("x-request-id", call.request_id)]
             if error is not None:
                 await context.abort(error.code, error.message, (*trailers, *trailing_metadata(error)))
@@ -91,12 +95,12 @@ def _inputs_field(request: Any) -> str:
     return "documents" if hasattr(request, "documents") else "inputs"
 
 
-def _log_call(method: str, call: Call, error: CallError | None) -> None:
+def _log_call(method: str, call: Call, code: str, reason: str | None = None) -> None:
     log.info(
         "call",
         method=method,
-        code=error.code.name if error else "OK",
-        reason=error.reason if error else None,
+        code=code,
+        reason=reason,
         request_id=call.request_id,
         duration_us=call.elapsed_us,
     )

@@ -31,7 +31,7 @@ class Prompt:
     template_tail: str = ""
     appends: bool
     field: str  # of the request: where the texts stand
-    shared_field: str = ""  # and what fills `shared`
+    shared_field: str = ""  # and most of what fills `shared`
 
 
 def embed_prompt(texts: Sequence[str], *, instruction: str | None) -> Prompt:
@@ -58,7 +58,7 @@ def rerank_prompt(query: str, documents: Sequence[str], *, instruction: str, fie
         template_tail=RERANK_TAIL,
         appends=False,
         field=field,
-        shared_field="query",
+        shared_field="query" if len(query) >= len(instruction) else "instruction",
     )
 
 

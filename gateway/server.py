@@ -31,7 +31,10 @@ async def serve(settings: GatewaySettings, stopping: asyncio.Event) -> None:
 
     Prints `ready HOST:PORT` once it listens. Raises UnsuitableServerError for a Redis that could lose jobs.
     """
-    async with _connected(settings.redis) as redis, Producer(redis, _queue_limits(settings)) as producer:
+    async with _client(settings.redis) as redis, Producer(redis, _queue_limits(settings)) as producer:
+        await _await_redis(redis, stopping)
+        if stopping.is_set():
+            return
         registry = Registry(redis, pinned=settings.pin)
         tokenization = Tokenization(num_threads=settings.tokenizer_threads)
         parts = Parts(registry=registry, tokenization=tokenization, producer=producer, limits=_limits(settings))
@@ -51,20 +54,24 @@ async def serve(settings: GatewaySettings, stopping: asyncio.Event) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _connected(url: str) -> AsyncIterator[AsyncRedis]:
-    """A client of a server that answers; a gateway may start before its Redis does."""
+async def _client(url: str) -> AsyncIterator[AsyncRedis]:
     redis = connect_async(url)
     try:
-        while True:
-            try:
-                check_server(await redis.info())
-                break
-            except AWAY_ERRORS as error:
-                log.warning("waiting for redis", error=str(error))
-                await asyncio.sleep(RECONNECT_S)
         yield redis
     finally:
         await redis.aclose()
+
+
+async def _await_redis(redis: AsyncRedis, stopping: asyncio.Event) -> None:
+    """Wait for a server that answers, or to be stopped: a gateway may start before its Redis does."""
+    while not stopping.is_set():
+        try:
+            check_server(await redis.info())
+            return
+        except AWAY_ERRORS as error:
+            log.warning("waiting for redis", error=str(error))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), RECONNECT_S)
 
 
 def _build(settings: GatewaySettings, parts: Parts, health: HealthService) -> tuple[grpc.aio.Server, str]:

@@ -184,12 +184,15 @@ def max_vectors(limits: Limits, dimensions: int, encoding: VectorEncoding) -> in
 
 def default_model(operation: Operation, catalog: Catalog, limits: Limits) -> ServedModel | None:
     """The model that an empty name means: the one set, else the only one of its task."""
-    is_embed = operation is Operation.EMBED
-    named = limits.default_embedding_model if is_embed else limits.default_rerank_model
+    named = _default_name(operation, limits)
     served = catalog.of(operation)
     if named:
         return next((model for model in served if model.id == named), None)
     return served[0] if len(served) == 1 else None
+
+
+def _default_name(operation: Operation, limits: Limits) -> str:
+    return limits.default_embedding_model if operation is Operation.EMBED else limits.default_rerank_model
 
 
 def _vector_bytes(dimensions: int, encoding: VectorEncoding) -> int:
@@ -219,7 +222,7 @@ def _default_or_error(operation: Operation, catalog: Catalog, limits: Limits, *,
     default = default_model(operation, catalog, limits)
     if default is not None:
         return default
-    if len(catalog.of(operation)) > 1:
+    if len(catalog.of(operation)) > 1 and not _default_name(operation, limits):
         served = ", ".join(model.id for model in catalog.of(operation))
         raise invalid_field(field, f"is required where several models are served: {served}")
     raise unavailable("NO_WORKER", f"no default model for {operation.name} is served now")

@@ -19,6 +19,8 @@ AWAY_ERRORS = (
     OSError,
 )
 
+OUT_OF_MEMORY = "-OOM"  # inside a script, Redis 6.2 words it in a way that redis-py does not know
+
 OLDEST_VERSION = (6, 2)
 CONNECT_TIMEOUT_S = 5.0
 
@@ -44,6 +46,13 @@ _OPTIONS: dict[str, Any] = {
     "socket_connect_timeout": CONNECT_TIMEOUT_S,
     "protocol": 2,
 }
+
+
+def is_away(outcome: object) -> bool:
+    """Whether a command's outcome says that the server cannot answer it now."""
+    return isinstance(outcome, AWAY_ERRORS) or (
+        isinstance(outcome, redis.ResponseError) and OUT_OF_MEMORY in str(outcome)
+    )
 
 
 def check_server(info: Mapping[str, Any]) -> None:

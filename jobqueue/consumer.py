@@ -31,6 +31,9 @@ _POISON_ANSWER = encode_answer(
     )
 )
 
+# How servers say it: to most commands, to a read that was blocked meanwhile (6.2), to XINFO.
+_GROUP_IS_GONE = ("NOGROUP", "UNBLOCKED", "no such key")
+
 T = TypeVar("T")
 
 
@@ -97,21 +100,15 @@ class Consumer:
     def confirm(self, jobs: Sequence[TakenJob]) -> list[TakenJob]:
         """Those of `jobs` that are still this worker's to run: not expired, cancelled or given to another since."""
         references = itertools.chain.from_iterable((job.lane.key, job.entry_id) for job in jobs)
-        mine = self._run("confirm", self._lanes(), [self._name, *references])
+        reply = self._run("confirm", self._lanes(), [self._name, *references])
+        mine = [job for job, is_mine in zip(jobs, reply, strict=True) if is_mine]
         now = time.monotonic()
-        return [job for job, is_mine in zip(jobs, mine, strict=True) if is_mine and job.expires_at > now]
+        self._end((job, b"") for job in mine if job.expires_at <= now)  # its gateway may be gone, and never do so
+        return [job for job in mine if job.expires_at > now]
 
     def finish(self, answers: Iterable[tuple[TakenJob, Answer]]) -> int:
         """Send the answers, one message a gateway, and end their jobs in the same step; how many were ended here."""
-        num_ended = 0
-        by_gateway = sorted(answers, key=lambda pair: pair[0].gateway)
-        for gateway, pairs in itertools.groupby(by_gateway, key=lambda pair: pair[0].gateway):
-            arguments: list[Any] = []
-            for job, answer in pairs:
-                arguments += [job.lane.key, job.entry_id, job.tokens, job.job_id, encode_answer(answer)]
-            reply_keys = [*self._lanes(), self._keys.depth, self._keys.replies(gateway.decode())]
-            num_ended += self._run("finish", reply_keys, arguments)
-        return num_ended
+        return self._end((job, encode_answer(answer)) for job, answer in answers)
 
     def renew(self, *, loading: bool) -> None:
         """Say that this worker lives: that it takes jobs, or that it will once its weights are loaded."""
@@ -149,6 +146,18 @@ class Consumer:
             suspects_wait=bool(suspects_wait),
         )
 
+    def _end(self, answers: Iterable[tuple[TakenJob, bytes]]) -> int:
+        """End jobs, each with its encoded answer or, where that is empty, without one; how many were ended."""
+        num_ended = 0
+        by_gateway = sorted(answers, key=lambda pair: pair[0].gateway)
+        for gateway, pairs in itertools.groupby(by_gateway, key=lambda pair: pair[0].gateway):
+            arguments: list[Any] = []
+            for job, answer in pairs:
+                arguments += [job.lane.key, job.entry_id, job.tokens, job.job_id, answer]
+            reply_keys = [*self._lanes(), self._keys.depth, self._keys.replies(gateway.decode())]
+            num_ended += self._run("finish", reply_keys, arguments)
+        return num_ended
+
     def _create_group(self, stream: str) -> None:
         try:
             self._redis.xgroup_create(stream, GROUP, id="0", mkstream=True)
@@ -161,7 +170,7 @@ class Consumer:
         streams: Any = {self._keys.lane(lane.key): ">" for lane in Lane}
         replies = cast(
             list[Any],
-            self._guarded(lambda: self._redis.xreadgroup(GROUP, self._name, streams, count=1, block=BLOCK_MS)) or [],
+            self._in_group(lambda: self._redis.xreadgroup(GROUP, self._name, streams, count=1, block=BLOCK_MS)) or [],
         )
         lanes = {self._keys.lane(lane.key).encode(): lane for lane in Lane}
         return [(lanes[name], entry_id, 1, fields) for name, entries in replies for entry_id, fields in entries]
@@ -173,13 +182,17 @@ class Consumer:
         return [*self._lanes(), self._keys.workers, self._keys.loading]
 
     def _run(self, name: str, script_keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        return self._in_group(lambda: _evaluate(self._redis, name, script_keys, arguments))
+
+    def _in_group(self, call: Callable[[], T]) -> T:
+        """The call, once more with new groups where the server has lost its data."""
         try:
-            return self._guarded(lambda: _evaluate(self._redis, name, script_keys, arguments))
+            return self._guarded(call)
         except redis.ResponseError as error:
-            if "NOGROUP" not in str(error):
+            if not any(word in str(error) for word in _GROUP_IS_GONE):
                 raise
-        self.join()  # the server lost its data
-        return self._guarded(lambda: _evaluate(self._redis, name, script_keys, arguments))
+        self.join()
+        return self._guarded(call)
 
     def _guarded(self, call: Callable[[], T]) -> T:
         try:

@@ -11,7 +11,7 @@ from typing import Any
 import redis
 
 from jobqueue import scripts
-from jobqueue.connection import AWAY_ERRORS, AsyncRedis
+from jobqueue.connection import AWAY_ERRORS, AsyncRedis, is_away
 from jobqueue.errors import QueueAwayError
 
 
@@ -73,7 +73,7 @@ class Pipeline:
 def _settle(call: _Call, outcome: Any) -> None:
     if call.reply.cancelled():
         return
-    if isinstance(outcome, AWAY_ERRORS):
+    if is_away(outcome):
         call.reply.set_exception(QueueAwayError(str(outcome)))
     elif isinstance(outcome, Exception):
         call.reply.set_exception(outcome)

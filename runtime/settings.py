@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
 
 ENV_PREFIX = "QWEN3_"
+EXIT_USAGE = 2
 
 
 class Settings(BaseSettings):
@@ -30,19 +31,21 @@ class Settings(BaseSettings):
 
     @classmethod
     def from_command_line(cls, arguments: list[str] | None = None) -> Self:
-        """Read the command line and the environment; end the process with status 2 where they are wrong."""
+        """Read the command line and the environment; end the process with EXIT_USAGE where they are wrong."""
         try:
             return CliApp.run(cls, cli_args=sys.argv[1:] if arguments is None else arguments)
         except ValidationError as error:
             problems = [_explain(detail) for detail in error.errors()]
         except SettingsError as error:
             problems = [str(error)]
-        sys.exit("\n".join(problems))
+        sys.stderr.write("\n".join(problems) + "\n")
+        sys.exit(EXIT_USAGE)
 
 
 def _explain(detail: ErrorDetails) -> str:
     """`--threads (QWEN3_THREADS) = 'x': Input should be a valid integer`."""
     name = str(detail["loc"][0]) if detail["loc"] else ""
     where = f"--{name.replace('_', '-')} ({ENV_PREFIX}{name.upper()})" if name else "settings"
-    value = "" if detail["type"] == "missing" else f" = {detail['input']!r}"
+    # Without a name the input is all settings, secrets among them.
+    value = "" if detail["type"] == "missing" or not name else f" = {detail['input']!r}"
     return f"{where}{value}: {detail['msg']}"

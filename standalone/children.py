@@ -19,6 +19,7 @@ _READY = b"ready "
 _NUM_LAST_LINES = 20
 _TAIL_BYTES = 16 * 1024
 _CHUNK_BYTES = 64 * 1024
+_ONE_MODELS_VARIABLES = frozenset({"QWEN3_MODEL", "QWEN3_NAME", "QWEN3_REVISION", "QWEN3_TASK"})
 
 
 @dataclass(slots=True)
@@ -34,16 +35,18 @@ class StopRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """A child to be: its name in messages and what starts it."""
+    """A child to be: its name in messages, what starts it, and whether it is heard only when it dies."""
 
     name: str
     command: tuple[str, ...]
+    is_quiet: bool = False
 
 
 class Child:
     """A running program in a session of its own, so that a terminal's Ctrl-C reaches only its parent.
 
-    What it writes goes to our stderr as it is, except for the line `ready WORDS` on its stdout, which sets `ready`.
+    What it writes goes to our stderr as it is, unless it is quiet, except for the line `ready WORDS` on its stdout,
+    which sets `ready`.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Child:
         self.name = program.name
         self.ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._process = process
+        self._is_quiet = program.is_quiet
         self._tail = b""
         self._life = asyncio.create_task(self._live(stdout, stderr))
 
@@ -71,7 +75,7 @@ class Child:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=stdout_fd,
                 stderr=stderr_fd,
-                env={**os.environ, **environment},
+                env={**_inherited(), **environment},
                 start_new_session=True,
             )
         finally:
@@ -140,8 +144,15 @@ class Child:
 
     def _forward(self, output: bytes) -> None:
         self._tail = (self._tail + output)[-_TAIL_BYTES:]
+        if self._is_quiet:
+            return
         sys.stderr.buffer.write(output)
         sys.stderr.buffer.flush()
+
+
+def _inherited() -> dict[str, str]:
+    """Our environment without what names one model: set for all workers, it would make them one."""
+    return {name: value for name, value in os.environ.items() if name not in _ONE_MODELS_VARIABLES}
 
 
 async def _pipe() -> tuple[asyncio.StreamReader, int]:

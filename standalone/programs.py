@@ -23,5 +23,7 @@ def worker_programs(settings: ServeSettings) -> tuple[Program, ...]:
 
 def _worker_command(spec: ModelSpec, settings: ServeSettings) -> tuple[str, ...]:
     task = ("--task", spec.task) if spec.task else ()
+    num_workers = len(settings.model_specs) * settings.workers_per_model
     options = ("--device", settings.device, "--dtype", settings.dtype, "--log-level", settings.log_level)
-    return (sys.executable, "-m", "worker", spec.name, *task, *options)
+    share = ("--device-memory-share", f"{1 / num_workers:.3f}")  # they may all be on one device
+    return (sys.executable, "-m", "worker", spec.name, *task, *options, *share)

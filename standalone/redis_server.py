@@ -51,7 +51,7 @@ async def private_redis(stop: StopRequest) -> AsyncIterator[PrivateRedis]:
     binary = find_redis_server()
     with tempfile.TemporaryDirectory(prefix="qwen3-") as folder:
         socket = _socket_in(folder)
-        server = await Child.start(Program(name="redis-server", command=_command(binary, socket)), {})
+        server = await Child.start(Program(name="redis-server", command=_command(binary, socket), is_quiet=True), {})
         try:
             await _until_answering(server, socket)
             yield PrivateRedis(url=f"unix://{socket}", server=server)

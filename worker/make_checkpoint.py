@@ -60,7 +60,7 @@ class Shape:
 
 
 _SMALL = Shape()
-_PUBLISHED = {
+PUBLISHED_SHAPES = {
     "0.6B": Shape(
         hidden_size=1024,
         intermediate_size=3072,
@@ -95,7 +95,7 @@ class CheckpointSettings(Settings):
     """Write a Qwen3 checkpoint with seeded random weights."""
 
     out: CliPositionalArg[Path] = Field(description="Folder to make; it must not exist or be empty.")
-    task: ModelTask = Field(ModelTask.EMBED, description="What the checkpoint is for.")
+    task: Literal["embedding", "rerank"] = Field("embedding", description="What the checkpoint is for.")
     seed: int = Field(0, description="The same seed and shape give the same weights.")
     like: Literal["0.6B", "4B", "8B"] | None = Field(None, description="A published model's shape (1.2, 8, 15 GB).")
     hidden_size: int | None = Field(None, ge=1, description="Width of a token, and of an embedding.")
@@ -120,7 +120,7 @@ class CheckpointSettings(Settings):
             "max_position_embeddings": self.max_input_tokens,
             "tie_word_embeddings": None if self.untied is None else not self.untied,
         }
-        base = _PUBLISHED[self.like] if self.like else _SMALL
+        base = PUBLISHED_SHAPES[self.like] if self.like else _SMALL
         return replace(base, **{field: value for field, value in given.items() if value is not None})
 
 
@@ -132,7 +132,11 @@ def main() -> None:
     if shape.num_attention_heads % shape.num_key_value_heads:
         sys.exit(f"{shape.num_attention_heads} heads are not a multiple of {shape.num_key_value_heads} kv-heads")
     make_checkpoint(
-        settings.out, task=settings.task, seed=settings.seed, shape=shape, max_shard_bytes=settings.shard_size
+        settings.out,
+        task=ModelTask(settings.task),
+        seed=settings.seed,
+        shape=shape,
+        max_shard_bytes=settings.shard_size,
     )
 
 

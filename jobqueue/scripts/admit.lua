@@ -22,12 +22,7 @@ if tokens + new_tokens > max_tokens or jobs + new_jobs > max_jobs then
   return {0, tokens, jobs}
 end
 
--- Workers drop jobs whose gateway has no reply stream, so it must exist before the job does.
-if redis.call('EXISTS', KEYS[3]) == 0 then
-  redis.call('XDEL', KEYS[3], redis.call('XADD', KEYS[3], '*', 'open', ''))
-end
-redis.call('EXPIRE', KEYS[3], ARGV[4])
-
+-- The first write uses memory, so that a full server refuses the call here, before anything has changed.
 local reply = {1}
 for i = FIRST_JOB, #ARGV, FIELDS do
   reply[#reply + 1] = redis.call('XADD', KEYS[1], '*', 'tokens', ARGV[i], 'cost', ARGV[i + 1], 'ttl_ms', ARGV[6],
@@ -35,4 +30,10 @@ for i = FIRST_JOB, #ARGV, FIELDS do
 end
 redis.call('HINCRBY', KEYS[2], lane .. '_tokens', new_tokens)
 redis.call('HINCRBY', KEYS[2], lane .. '_jobs', new_jobs)
+
+-- Workers drop jobs whose gateway has no reply stream, so it must exist when the job does.
+if redis.call('EXISTS', KEYS[3]) == 0 then
+  redis.call('XDEL', KEYS[3], redis.call('XADD', KEYS[3], '*', 'open', ''))
+end
+redis.call('EXPIRE', KEYS[3], ARGV[4])
 return reply

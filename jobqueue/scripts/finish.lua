@@ -11,6 +11,7 @@ local reply, num_ended = {}, 0
 
 for i = 1, #ARGV, 5 do
   local lane, id, tokens, job_id, answer = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
+  -- First, so that a full server drains: where memory is full, a script may use some only after a write like this.
   redis.call('XACK', streams[lane], GROUP, id)
   if redis.call('XDEL', streams[lane], id) == 1 then
     redis.call('HINCRBY', KEYS[3], lane .. '_tokens', -tonumber(tokens))

@@ -22,6 +22,9 @@ local lanes = ARGV[5] == 'lo' and {'lo', 'hi'} or {'hi', 'lo'}
 local time = redis.call('TIME')
 local now_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local now_ms = math.floor(now_us / 1000)
+-- Removed first, so that a full server drains: where memory is full, a script may use some only after a write that
+-- uses none.
+redis.call('ZREM', KEYS[4], consumer)
 redis.call('ZADD', KEYS[4], now_ms + tonumber(ARGV[2]), consumer)
 
 local taken, cost, suspects_wait = {}, 0, 0

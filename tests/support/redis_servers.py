@@ -32,9 +32,7 @@ def redis_server(binary: Path, *options: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="q3r") as folder:
         socket = Path(folder, "redis.sock")
         command = [str(binary), "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", folder]
-        server = subprocess.Popen(
-            [*command, "--maxmemory-policy", "noeviction", *options], stdout=subprocess.DEVNULL
-        )
+        server = subprocess.Popen([*command, "--maxmemory-policy", "noeviction", *options], stdout=subprocess.DEVNULL)
         try:
             _await_answer(f"unix://{socket}")
             yield f"unix://{socket}"
@@ -46,11 +44,13 @@ def redis_server(binary: Path, *options: str) -> Iterator[str]:
 def _await_answer(url: str) -> None:
     give_up = time.monotonic() + START_LIMIT_S
     with redis.Redis.from_url(url) as client:
-        while True:
-            try:
-                client.ping()
-                return
-            except redis.ConnectionError:
-                if time.monotonic() > give_up:
-                    raise
-                time.sleep(0.02)
+        while not _answers(client):
+            assert time.monotonic() < give_up, f"no Redis at {url}"
+            time.sleep(0.02)
+
+
+def _answers(client: redis.Redis) -> bool:
+    try:
+        return client.ping()
+    except redis.ConnectionError:
+        return False

@@ -64,7 +64,7 @@ def sdpa_loop(  # noqa: PLR0917 - flash-attn's own signature
     cu_seqlens_q: Tensor,
     cu_seqlens_k: Tensor,
     max_seqlen_q: int,  # noqa: ARG001 - kernels need it, a loop does not
-    max_seqlen_k: int,  # noqa: ARG001
+    max_seqlen_k: int,  # noqa: ARG001 - likewise
 ) -> Tensor:
     """SDPA, one sequence after the other: on the CPU as fast as its kernels, which know no packing."""
     out = torch.empty_like(q)

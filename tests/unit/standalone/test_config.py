@@ -2,6 +2,7 @@ import sys
 
 import pytest
 
+from runtime.settings import EXIT_USAGE
 from standalone.config import ServeSettings
 from standalone.programs import gateway_program, worker_programs
 
@@ -31,10 +32,11 @@ def test_the_defaults_are_the_documented_ones():
         (["a/b", "rerank:a/b"], "named twice"),
     ],
 )
-def test_a_bad_setting_ends_the_process_with_its_name(arguments, complaint):
+def test_a_bad_setting_ends_the_process_with_its_name(arguments, complaint, capsys):
     with pytest.raises(SystemExit) as ended:
         ServeSettings.from_command_line(arguments)
-    assert complaint in str(ended.value)
+    assert ended.value.code == EXIT_USAGE
+    assert complaint in capsys.readouterr().err
 
 
 def test_the_children_get_what_concerns_them():
@@ -45,6 +47,6 @@ def test_the_children_get_what_concerns_them():
     programs = worker_programs(settings)
     names = ["worker 1 of a/b", "worker 2 of a/b", "worker 1 of c/d", "worker 2 of c/d"]
     assert [program.name for program in programs] == names
-    hardware = ("--device", "cuda:1", "--dtype", "bfloat16")
-    assert programs[0].command == (*python, "worker", "a/b", *hardware, *level)
-    assert programs[2].command == (*python, "worker", "c/d", "--task", "rerank", *hardware, *level)
+    options = ("--device", "cuda:1", "--dtype", "bfloat16", *level, "--device-memory-share", "0.250")
+    assert programs[0].command == (*python, "worker", "a/b", *options)
+    assert programs[2].command == (*python, "worker", "c/d", "--task", "rerank", *options)

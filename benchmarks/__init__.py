@@ -1,0 +1,1 @@
+"""Speed. `python -m benchmarks` measures a whole service on this machine beside sentence-transformers."""

@@ -1,0 +1,75 @@
+"""`qwen3-serve` with real models: one line, one service, nothing left behind."""
+
+import signal
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from qwen3.inference.v1 import embedding_pb2
+from tests.support.processes import Process, running
+from tests.support.wire import Stubs, unpack
+
+GIVE_UP_S = 60
+
+
+@pytest.fixture
+def serve(embedding_checkpoint, rerank_checkpoint) -> Iterator[Process]:
+    models = (f"embedding:{embedding_checkpoint}", str(rerank_checkpoint))
+    with running("standalone", *models, "--listen", "127.0.0.1:0") as process:
+        yield process
+        process.signal(signal.SIGTERM)
+        assert process.wait() == 0, process.log
+
+
+def descendants(process: Process) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def workers_of(process: Process) -> list[psutil.Process]:
+    return [child for child in descendants(process) if "worker" in child.cmdline()]
+
+
+def test_a_killed_worker_is_replaced_and_its_calls_are_answered(serve, embedding_checkpoint):
+    stubs = Stubs(serve.ready())
+    before = unpack(stubs.embed(["before"]))
+    (victim,) = [child for child in workers_of(serve) if any("embedding" in word for word in child.cmdline())]
+    calls = [stubs.embedding.Embed.future(_request(number), timeout=GIVE_UP_S) for number in range(20)]
+    victim.send_signal(signal.SIGKILL)
+    assert all(len(call.result().embeddings) == 4 for call in calls)
+    assert abs(float((unpack(stubs.embed(["before"])) @ before.T)[0, 0]) - 1) < 1e-6
+    assert len(stubs.scores("still", ["here", "there"])) == 2
+    stubs.channel.close()
+
+
+def _request(number: int) -> embedding_pb2.EmbedRequest:
+    return embedding_pb2.EmbedRequest(inputs=[f"call {number} " + "long text " * 300] * 4)
+
+
+def test_sigterm_leaves_no_process_behind(embedding_checkpoint):
+    with running("standalone", str(embedding_checkpoint), "--listen", "127.0.0.1:0") as process:
+        process.ready()
+        children = descendants(process)
+        assert len(children) >= 3, "a Redis, a gateway and a worker"
+        assert process.stop() == 0
+        _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive
+
+
+def test_kill_9_leaves_no_process_behind(embedding_checkpoint):
+    with running("standalone", str(embedding_checkpoint), "--listen", "127.0.0.1:0") as process:
+        process.ready()
+        children = descendants(process)
+        process.signal(signal.SIGKILL)
+        _, alive = psutil.wait_procs(children, timeout=30)
+    assert not alive
+
+
+def test_a_model_that_cannot_be_served_ends_it_with_the_reason(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    started = time.monotonic()
+    with running("standalone", str(tmp_path), "--listen", "127.0.0.1:0") as process:
+        assert process.wait() == 1
+        assert "task" in process.log
+    assert time.monotonic() - started < GIVE_UP_S

@@ -1,0 +1,163 @@
+"""What the server forgets, refuses or loses must not stop a worker. Each test has a server of its own."""
+
+import threading
+import time
+
+import pytest
+
+from jobqueue.connection import connect
+from jobqueue.consumer import Consumer
+from jobqueue.errors import QueueAwayError
+from jobqueue.lanes import Lane
+from tests.support.queues import Depth, finish_all, job_of, own_queue, producer_at, submission, wait_for
+from tests.support.redis_servers import binaries, redis_server
+
+
+@pytest.fixture(params=binaries(), ids=lambda binary: binary.parent.name + "/" + binary.name)
+def url(request):
+    with redis_server(request.param) as url:
+        yield url
+
+
+@pytest.fixture
+def queue(url):
+    with own_queue(url) as queue:
+        yield queue
+
+
+def sizes(take):
+    return [taken.tokens for taken in take.jobs]
+
+
+def fill_memory(queue):
+    """From now on the server has no memory for anything new."""
+    queue.client.config_set("maxmemory", queue.client.info("memory")["used_memory"] - 1)
+
+
+def test_a_worker_goes_on_after_the_server_forgot_its_scripts(queue):
+    worker = queue.consumer("a")
+    queue.admit(10, 20)
+    queue.client.script_flush()
+    taken = worker.take(budget=10, num_held=0).jobs
+    queue.client.script_flush()
+    assert worker.confirm(taken) == list(taken)
+    queue.client.script_flush()
+    assert finish_all(worker, taken) == 1
+    queue.client.script_flush()
+    worker.renew(loading=False)
+    queue.client.script_flush()
+    assert worker.reap() == 0
+    queue.client.script_flush()
+    assert worker.leave() == 0
+    assert queue.check_depth() == Depth(tokens=20, jobs=1)
+
+
+def test_a_worker_goes_on_after_the_server_lost_everything(queue):
+    worker = queue.consumer("a")
+    queue.admit(10)
+    lost = worker.take(budget=10, num_held=0).jobs
+    queue.client.flushall()
+    assert worker.confirm(lost) == []
+    queue.client.flushall()
+    assert finish_all(worker, lost) == 0
+    assert queue.answers() == []
+
+    queue.client.flushall()
+    assert worker.take(budget=10, num_held=0).jobs == ()
+    queue.client.flushall()
+    queue.admit(20)
+    take = worker.take(budget=100, num_held=0)
+    assert sizes(take) == [20]
+    assert finish_all(worker, take.jobs) == 1
+    queue.check_idle()
+
+
+@pytest.mark.parametrize("step", ["renew", "reap", "leave"])
+def test_a_heartbeat_goes_on_after_the_server_lost_everything(queue, step):
+    worker = queue.consumer("a")
+    worker.renew(loading=False)
+    queue.client.flushall()
+    worker.renew(loading=False) if step == "renew" else getattr(worker, step)()
+    assert worker.reap() == 0
+
+
+def test_a_take_that_was_waiting_goes_on_after_the_server_lost_everything(queue, url, monkeypatch):
+    monkeypatch.setattr("jobqueue.consumer.BLOCK_MS", 200)
+    takes, stopping = [], threading.Event()
+
+    def work():
+        with connect(url) as client:
+            worker = Consumer(client, queue.name, "a", lease_ms=60_000, max_jobs=10)
+            worker.join()
+            while not stopping.is_set():
+                takes.append(worker.take(budget=100, num_held=0))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    wait_for(lambda: queue.client.info("clients")["blocked_clients"])
+    queue.client.flushall()
+    queue.admit(20)
+    try:
+        wait_for(lambda: any(take.jobs for take in takes))
+    finally:
+        stopping.set()
+        thread.join()
+    assert [size for take in takes for size in sizes(take)] == [20]
+
+
+def test_a_read_after_a_loss_creates_the_group_again(queue):
+    worker = queue.consumer("a")
+    queue.client.flushall()
+    assert worker._wait() == []
+    assert worker.take(budget=100, num_held=0).jobs == ()
+
+
+def cut_off_while_waiting(queue, url, worker):
+    """The worker's connection breaks while it waits for a job."""
+    with connect(url) as killer:
+
+        def cut():
+            wait_for(lambda: killer.info("clients")["blocked_clients"])
+            killer.client_kill_filter(_type="normal", skipme=True)
+
+        thread = threading.Thread(target=cut)
+        thread.start()
+        with pytest.raises(QueueAwayError):
+            worker.take(budget=100, num_held=0)
+        thread.join()
+
+
+def test_a_server_that_is_away_is_said_so_and_the_call_may_be_repeated(url, queue, monkeypatch):
+    monkeypatch.setattr("jobqueue.consumer.BLOCK_MS", 10_000)
+    worker = queue.consumer("a")
+    cut_off_while_waiting(queue, url, worker)
+    queue.admit(10)
+    assert sizes(worker.take(budget=100, num_held=0)) == [10]
+
+
+def test_a_full_server_still_drains(queue):
+    worker = queue.consumer("a")
+    queue.admit(10, 20)
+    fill_memory(queue)
+    worker.renew(loading=False)
+    for size in (10, 20):
+        take = worker.take(budget=1, num_held=0)
+        assert sizes(take) == [size]
+        assert worker.confirm(take.jobs) == list(take.jobs)
+        assert finish_all(worker, take.jobs) == 1
+        queue.check_depth()
+    assert len(queue.answers()) == 2
+    assert worker.reap() == 0
+    assert worker.leave() == 0
+    queue.check_idle()
+
+
+async def test_a_full_server_admits_nothing_and_says_that_it_is_away(queue, url):
+    queue.admit(10)
+    async with producer_at(url) as producer:
+        reader = producer._reader(queue.name)
+        queue.client.xadd(reader._stream, {b"an earlier": b"answer"})
+        fill_memory(queue)
+        with pytest.raises(QueueAwayError):
+            await producer.submit(submission(queue.name, job_of(5), deadline=time.monotonic() + 5))
+    assert queue.check_depth() == Depth(tokens=10, jobs=1)

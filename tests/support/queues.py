@@ -1,0 +1,228 @@
+"""Parts of the queue's tests: a queue of its own for each test, and a worker that is a real Consumer in a thread."""
+
+import contextlib
+import os
+import struct
+import threading
+import time
+import uuid
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+import pytest
+import redis
+
+from jobqueue import scripts
+from jobqueue.connection import connect, connect_async
+from jobqueue.consumer import Consumer, TakenJob
+from jobqueue.keys import GROUP, REPLIES_TTL_S, QueueKeys
+from jobqueue.lanes import Lane
+from jobqueue.messages import Answer, Job, Operation, Result, decode_answer, decode_job, encode_job
+from jobqueue.producer import Producer, QueueLimits, Submission
+
+NO_LIMIT = 10**6
+BLOCK_MS = 20  # an idle take lasts this long instead of half a second
+GIVE_UP_S = 10.0
+
+_token_ids = count(1)
+
+
+def job_of(*lengths: int, prefix: int = 0) -> Job:
+    """A job whose tails have these lengths; no two jobs have the same token ids."""
+    return Job(
+        operation=Operation.EMBED,
+        prefix=_next_ids(prefix),
+        tails=tuple(_next_ids(length) for length in lengths),
+    )
+
+
+def _next_ids(num: int) -> array:
+    return array("i", [next(_token_ids) for _ in range(num)])
+
+
+def echo(job: Job) -> Result:
+    """An answer that can be checked by value: a row per sequence, the sum of its ids as int64."""
+    sums = [sum(job.prefix) + sum(tail) for tail in job.tails]
+    return Result(
+        rows=struct.pack(f"<{len(sums)}q", *sums),
+        num_rows=len(sums),
+        computed_tokens=sum(job.lengths),
+        queue_us=1,
+        compute_us=2,
+    )
+
+
+def submission(
+    queue: str, call: Job, *, lane: Lane = Lane.INTERACTIVE, deadline: float, request_id="req"
+) -> Submission:
+    return Submission(queue=queue, call=call, lane=lane, deadline=deadline, request_id=request_id, attention_cost=0.0)
+
+
+@contextlib.asynccontextmanager
+async def producer_at(
+    url: str, *, max_tokens=NO_LIMIT, max_jobs=NO_LIMIT, max_job_tokens=NO_LIMIT, bulk_share=0.5
+) -> Iterator[Producer]:
+    """A gateway's producer with a connection of its own."""
+    limits = QueueLimits(max_tokens=max_tokens, max_jobs=max_jobs, bulk_share=bulk_share, max_job_tokens=max_job_tokens)
+    async with connect_async(url) as client, Producer(client, limits) as producer:
+        yield producer
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Come back once `condition` holds."""
+    give_up = time.monotonic() + GIVE_UP_S
+    while not condition():
+        assert time.monotonic() < give_up, "it did not happen"
+        time.sleep(0.002)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Depth:
+    tokens: int
+    jobs: int
+
+
+class OwnQueue:
+    """A queue that no other test uses, and everything that is in it."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.client = client
+        self.name = f"m-{uuid.uuid4()}@1"
+        self.keys = QueueKeys(self.name)
+        self.lanes = {lane: self.keys.lane(lane.key) for lane in Lane}
+
+    def consumer(self, name: str, *, lease_ms: int = 60_000, max_jobs: int = 100) -> Consumer:
+        consumer = Consumer(self.client, self.name, name, lease_ms=lease_ms, max_jobs=max_jobs)
+        consumer.join()
+        return consumer
+
+    def dead_consumer(self, name: str) -> Consumer:
+        """One whose lease is over as soon as it is given."""
+        return self.consumer(name, lease_ms=0)
+
+    def admit(self, *sizes: int, **options) -> list[bytes]:
+        """A call of one job per size, in tokens; the entry ids."""
+        admitted, *entry_ids = self.try_admit(*sizes, **options)
+        assert admitted
+        return entry_ids
+
+    def try_admit(
+        self,
+        *sizes: int,
+        lane: Lane = Lane.INTERACTIVE,
+        ttl_ms: int = 60_000,
+        gateway: str = "gw",
+        request_id: str = "req",
+        max_tokens: int = NO_LIMIT,
+        max_jobs: int = NO_LIMIT,
+    ) -> list:
+        """The admit script's reply."""
+        arguments = [lane.key, max_tokens, max_jobs, REPLIES_TTL_S, gateway, ttl_ms, request_id]
+        for size in sizes:
+            arguments += [size, size, os.urandom(16), encode_job(job_of(size))]
+        reply = self._run("admit", [self.lanes[lane], self.keys.depth, self.keys.replies(gateway)], arguments)
+        self.check_depth()
+        return reply
+
+    def cancel(self, entry_id: bytes, tokens: int, lane: Lane = Lane.INTERACTIVE) -> int:
+        """End a job without an answer, as a gateway does; how many were ended."""
+        names = [*self.lanes.values(), self.keys.depth, self.keys.replies("gw")]
+        return self._run("finish", names, [lane.key, entry_id, tokens, b"", b""])
+
+    def _run(self, script: str, names: Sequence[str], arguments: Sequence) -> object:
+        return self.client.eval(scripts.load(script).source, len(names), *names, *arguments)
+
+    def check_depth(self) -> Depth:
+        """The invariant of every instant: each lane's depth is the sum over its entries."""
+        with self.client.pipeline(transaction=True) as step:
+            step.hgetall(self.keys.depth)
+            for stream in self.lanes.values():
+                step.xrange(stream)
+            depth, *lanes = step.execute()
+        for lane, entries in zip(Lane, lanes, strict=True):
+            tokens = sum(int(fields[b"tokens"]) for _, fields in entries)
+            assert int(depth.get(f"{lane.key}_tokens".encode(), 0)) == tokens
+            assert int(depth.get(f"{lane.key}_jobs".encode(), 0)) == len(entries)
+        return Depth(
+            tokens=sum(int(value) for name, value in depth.items() if name.endswith(b"_tokens")),
+            jobs=sum(map(len, lanes)),
+        )
+
+    def check_idle(self) -> None:
+        """Idle means that nothing is in the lanes, pending or counted."""
+        assert self.check_depth() == Depth(tokens=0, jobs=0)
+        assert self.pending() == {}
+
+    def pending(self) -> dict[bytes, tuple[str, int]]:
+        """Entry id -> the consumer that holds it, its deliveries."""
+        found = {}
+        for stream in self.lanes.values():
+            if self.client.exists(stream):
+                for entry in self.client.xpending_range(stream, GROUP, "-", "+", NO_LIMIT):
+                    found[entry["message_id"]] = (entry["consumer"].decode(), entry["times_delivered"])
+        return found
+
+    def answers(self, gateway: str = "gw") -> list[tuple[bytes, Answer]]:
+        """Job id and answer, in the order in which the gateway would read them."""
+        replies = self.client.xrange(self.keys.replies(gateway))
+        return [(job_id, decode_answer(answer)) for _, fields in replies for job_id, answer in fields.items()]
+
+    def dead_letters(self) -> list[dict[bytes, bytes]]:
+        return [fields for _, fields in self.client.xrange(self.keys.dead)]
+
+    def group_consumers(self) -> set[str]:
+        streams = [stream for stream in self.lanes.values() if self.client.exists(stream)]
+        return {found["name"].decode() for stream in streams for found in self.client.xinfo_consumers(stream, GROUP)}
+
+
+@contextlib.contextmanager
+def own_queue(url: str) -> Iterator[OwnQueue]:
+    """A queue of its own on the server at `url`; idle takes are short meanwhile."""
+    with pytest.MonkeyPatch.context() as patch, connect(url) as client:
+        patch.setattr("jobqueue.consumer.BLOCK_MS", BLOCK_MS)
+        yield OwnQueue(client)
+
+
+class WorkerDouble:
+    """A real Consumer in a thread, which answers each job with `answer(job)`. Inside the context it works."""
+
+    def __init__(
+        self,
+        url: str,
+        queue: str,
+        *,
+        answer: Callable[[Job], Answer] = echo,
+        budget: int = NO_LIMIT,
+        max_jobs: int = 100,
+    ) -> None:
+        self.ran: list[TakenJob] = []
+        self._client = connect(url)
+        self._consumer = Consumer(self._client, queue, uuid.uuid4().hex, lease_ms=60_000, max_jobs=max_jobs)
+        self._answer = answer
+        self._budget = budget
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> "WorkerDouble":
+        self._consumer.join()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join()
+        self._consumer.leave()
+        self._client.close()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            jobs = self._consumer.take(budget=self._budget, num_held=0).jobs
+            self.ran += jobs
+            self._consumer.finish([(taken, self._answer(decode_job(taken.payload))) for taken in jobs])
+
+
+def finish_all(consumer: Consumer, jobs: Sequence[TakenJob]) -> int:
+    """Answer the jobs as `echo` does; how many were ended."""
+    return consumer.finish([(taken, echo(decode_job(taken.payload))) for taken in jobs])
