@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from jobqueue.connection import AWAY_ERRORS, AsyncRedis
 from jobqueue.keys import REPLIES_TTL_S, QueueKeys
-from jobqueue.messages import Answer, decode_answer
+from jobqueue.messages import Answer, DecodeError, decode_answer
 
 BLOCK_MS = 1000  # also how often the stream's lifetime is refreshed
 AT_ONCE = 64
@@ -63,4 +63,12 @@ class ReplyReader:
         for job_id, payload in fields.items():
             waiter = self._waiters.get(job_id)
             if waiter is not None and not waiter.done():
-                waiter.set_result(decode_answer(payload))
+                _settle(waiter, payload)
+
+
+def _settle(waiter: Waiter, payload: bytes) -> None:
+    """An answer that cannot be read fails its own call, not the reader that all calls share."""
+    try:
+        waiter.set_result(decode_answer(payload))
+    except DecodeError as error:
+        waiter.set_exception(error)

@@ -7,6 +7,10 @@
 local GROUP, ORPHANS, AT_ONCE = 'workers', 'orphans', 500
 local num_returned = 0
 
+-- First, so that it works on a full server, where a script may use memory only after a write that uses none.
+redis.call('ZREM', KEYS[3], ARGV[1])
+redis.call('ZREM', KEYS[4], ARGV[1])
+
 for _, stream in ipairs({KEYS[1], KEYS[2]}) do
   local pending
   repeat
@@ -18,6 +22,4 @@ for _, stream in ipairs({KEYS[1], KEYS[2]}) do
   until #pending < AT_ONCE
   redis.call('XGROUP', 'DELCONSUMER', stream, GROUP, ARGV[1])
 end
-redis.call('ZREM', KEYS[3], ARGV[1])
-redis.call('ZREM', KEYS[4], ARGV[1])
 return num_returned

@@ -8,9 +8,12 @@ local time = redis.call('TIME')
 local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local num_removed = 0
 
+-- First, so that it works on a full server, where a script may use memory only after a write that uses none.
+redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now_ms)
+redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now_ms)
+
 local function is_dead(consumer)
-  local expiry = redis.call('ZSCORE', KEYS[3], consumer)
-  return consumer ~= ORPHANS and (not expiry or tonumber(expiry) <= now_ms)
+  return consumer ~= ORPHANS and not redis.call('ZSCORE', KEYS[3], consumer)
 end
 
 local function reap(stream, consumer)
@@ -37,6 +40,4 @@ for _, stream in ipairs({KEYS[1], KEYS[2]}) do
     end
   end
 end
-redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now_ms)
-redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now_ms)
 return num_removed

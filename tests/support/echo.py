@@ -19,7 +19,7 @@ from jobqueue.consumer import Consumer, TakenJob
 from jobqueue.errors import QueueAwayError
 from jobqueue.keys import QueueKeys
 from jobqueue.lanes import Lane
-from jobqueue.messages import Answer, Failure, Job, Operation, Result, VectorEncoding, decode_job
+from jobqueue.messages import Answer, Job, Operation, Result, VectorEncoding, decode_job
 
 NATIVE_DIMENSIONS = 64
 MAX_INPUT_TOKENS = 512
@@ -100,14 +100,14 @@ def eventually(condition: Callable[[], object]) -> None:
 class EchoWorker:
     """A context manager: announced and taking jobs inside, gone in order after it.
 
-    `jobs` are those it has taken, oldest first. Between `hold` and `release` it answers none. `failure`, where set,
-    is its answer to every job.
+    `jobs` are those it has taken, oldest first. Between `hold` and `release` it answers none. `answer`, where set,
+    is what every job gets.
     """
 
     def __init__(self, redis_url: str, model_id: str, operation: Operation = Operation.EMBED, **fields) -> None:
         self.announcement = announcement(model_id, operation, **fields)
         self.jobs: list[tuple[TakenJob, Job]] = []
-        self.failure: Failure | None = None
+        self.answer: Answer | None = None
         self.keys = QueueKeys(self.announcement.queue)
         self._redis = connect(redis_url)
         self._consumer = Consumer(self._redis, self.announcement.queue, "echo", lease_ms=LEASE_MS, max_jobs=64)
@@ -191,8 +191,8 @@ class EchoWorker:
             self._consumer.finish([(job, self._answer(job, content)) for job, content in taken])
 
     def _answer(self, taken: TakenJob, job: Job) -> Answer:
-        if self.failure is not None:
-            return self.failure
+        if self.answer is not None:
+            return self.answer
         rows = [self._row(job, [*job.prefix, *tail]) for tail in job.tails]
         return Result(
             rows=b"".join(row for row, _ in rows),

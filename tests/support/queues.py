@@ -157,12 +157,11 @@ class OwnQueue:
 
     def pending(self) -> dict[bytes, tuple[str, int]]:
         """Entry id -> the consumer that holds it, its deliveries."""
-        found = {}
-        for stream in self.lanes.values():
-            if self.client.exists(stream):
-                for entry in self.client.xpending_range(stream, GROUP, "-", "+", NO_LIMIT):
-                    found[entry["message_id"]] = (entry["consumer"].decode(), entry["times_delivered"])
-        return found
+        return {
+            entry["message_id"]: (entry["consumer"].decode(), entry["times_delivered"])
+            for stream in self._grouped()
+            for entry in self.client.xpending_range(stream, GROUP, "-", "+", NO_LIMIT)
+        }
 
     def answers(self, gateway: str = "gw") -> list[tuple[bytes, Answer]]:
         """Job id and answer, in the order in which the gateway would read them."""
@@ -173,8 +172,12 @@ class OwnQueue:
         return [fields for _, fields in self.client.xrange(self.keys.dead)]
 
     def group_consumers(self) -> set[str]:
-        streams = [stream for stream in self.lanes.values() if self.client.exists(stream)]
-        return {found["name"].decode() for stream in streams for found in self.client.xinfo_consumers(stream, GROUP)}
+        consumers = [found for stream in self._grouped() for found in self.client.xinfo_consumers(stream, GROUP)]
+        return {found["name"].decode() for found in consumers}
+
+    def _grouped(self) -> list[str]:
+        """The lanes that have a consumer group already."""
+        return [name for name in self.lanes.values() if self.client.exists(name) and self.client.xinfo_groups(name)]
 
 
 @contextlib.contextmanager

@@ -1,0 +1,152 @@
+import json
+import uuid
+from dataclasses import replace
+
+import pytest
+
+from jobqueue.announcements import (
+    FORGET_AFTER_MS,
+    Announcement,
+    Liveness,
+    announce,
+    read_sightings,
+    read_tokenizer,
+    tokenizer_digest,
+)
+from jobqueue.connection import connect, connect_async
+from jobqueue.consumer import Consumer
+from jobqueue.keys import MODELS, TOKENIZER_TTL_S, tokenizer_key
+from jobqueue.messages import DecodeError, Operation
+
+TOKENIZER = b'{"model": "a tokenizer"}'
+
+
+@pytest.fixture
+def client(any_redis_url):
+    with connect(any_redis_url) as client:
+        client.delete(MODELS)
+        yield client
+        client.delete(MODELS)
+
+
+@pytest.fixture
+async def gateway(any_redis_url):
+    async with connect_async(any_redis_url) as client:
+        yield client
+
+
+def announcement_of(name: str = "", tokenizer: bytes = TOKENIZER) -> Announcement:
+    return Announcement(
+        model_id=name or f"m-{uuid.uuid4()}",
+        revision="1",
+        operation=Operation.RERANK,
+        native_dimensions=0,
+        max_input_tokens=512,
+        default_instruction="retrieve",
+        tokenizer_digest=tokenizer_digest(tokenizer),
+        attention_cost=0.25,
+        wakeable=True,
+        dtype="bfloat16",
+        engine="packed",
+    )
+
+
+def renew(client, announcement, name, *, loading, lease_ms=60_000):
+    Consumer(client, announcement.queue, name, lease_ms=lease_ms, max_jobs=1).renew(loading=loading)
+
+
+async def test_an_announcement_arrives_as_it_was_made(client, gateway):
+    announcement = announcement_of()
+    announce(client, announcement, TOKENIZER)
+    (sighting,) = await read_sightings(gateway)
+    assert sighting.announcement == announcement
+    assert sighting.liveness is Liveness.ABSENT
+    seconds, _ = client.time()
+    assert abs(sighting.first_announced_ms - seconds * 1000) < 5000
+
+
+async def test_nothing_announced_is_nothing_seen(client, gateway):
+    assert await read_sightings(gateway) == []
+
+
+async def test_a_model_is_absent_loading_or_live_by_its_workers_leases(client, gateway):
+    announcement = announcement_of()
+    announce(client, announcement, TOKENIZER)
+
+    async def liveness():
+        return [sighting.liveness for sighting in await read_sightings(gateway)]
+
+    renew(client, announcement, "gone", loading=False, lease_ms=0)
+    renew(client, announcement, "gone too", loading=True, lease_ms=0)
+    assert await liveness() == [Liveness.ABSENT]
+    renew(client, announcement, "a", loading=True)
+    assert await liveness() == [Liveness.LOADING]
+    renew(client, announcement, "b", loading=False)
+    assert await liveness() == [Liveness.LIVE]
+
+
+async def test_each_model_has_its_own_liveness(client, gateway):
+    live, absent = announcement_of("live"), announcement_of("absent")
+    for announcement in (live, absent):
+        announce(client, announcement, TOKENIZER)
+    renew(client, live, "a", loading=False)
+    sightings = {sighting.announcement.queue: sighting.liveness for sighting in await read_sightings(gateway)}
+    assert sightings == {"live@1": Liveness.LIVE, "absent@1": Liveness.ABSENT}
+    client.delete(f"{{q:{live.queue}}}:workers")
+
+
+async def test_a_second_announcement_replaces_the_first_and_keeps_its_time(client, gateway):
+    announcement = announcement_of()
+    announce(client, announcement, TOKENIZER)
+    record = json.loads(client.hget(MODELS, announcement.queue))
+    client.hset(MODELS, announcement.queue, json.dumps(record | {"first_announced_ms": 1234}))
+    announce(client, replace(announcement, dtype="float32"), TOKENIZER)
+    (sighting,) = await read_sightings(gateway)
+    assert (sighting.first_announced_ms, sighting.announcement.dtype) == (1234, "float32")
+
+
+async def test_what_nobody_announced_for_a_day_is_removed(client, gateway):
+    old, fresh = announcement_of("old"), announcement_of("fresh")
+    for announcement in (old, fresh):
+        announce(client, announcement, TOKENIZER)
+    for announcement, spare_ms in ((old, -1000), (fresh, 60_000)):
+        record = json.loads(client.hget(MODELS, announcement.queue))
+        record["announced_ms"] -= FORGET_AFTER_MS - spare_ms
+        client.hset(MODELS, announcement.queue, json.dumps(record))
+    assert [sighting.announcement for sighting in await read_sightings(gateway)] == [fresh]
+    assert client.hkeys(MODELS) == [b"fresh@1"]
+
+
+@pytest.mark.parametrize("field", ["version", "job_version"])
+async def test_an_announcement_of_another_version_is_skipped_and_kept(client, gateway, field):
+    mine, later = announcement_of("mine"), announcement_of("later")
+    for announcement in (mine, later):
+        announce(client, announcement, TOKENIZER)
+    record = json.loads(client.hget(MODELS, "later@1"))
+    client.hset(MODELS, "later@1", json.dumps(record | {field: 2, "a later field": 1}))
+    assert [sighting.announcement for sighting in await read_sightings(gateway)] == [mine]
+    assert client.hexists(MODELS, "later@1")
+
+
+async def test_a_foreign_hash_is_refused(client, gateway):
+    client.hset(MODELS, "someone", "else")
+    with pytest.raises(DecodeError, match="not a model announcement"):
+        await read_sightings(gateway)
+
+
+async def test_a_tokenizer_is_read_by_its_digest(client, gateway):
+    tokenizer = uuid.uuid4().bytes * 1000
+    announcement = announcement_of(tokenizer=tokenizer)
+    assert await read_tokenizer(gateway, announcement.tokenizer_digest) is None
+    announce(client, announcement, tokenizer)
+    assert await read_tokenizer(gateway, announcement.tokenizer_digest) == tokenizer
+
+
+def test_a_tokenizers_life_is_prolonged_by_each_announcement(client):
+    announcement = announcement_of()
+    key = tokenizer_key(announcement.tokenizer_digest)
+    announce(client, announcement, TOKENIZER)
+    client.expire(key, 10)
+    announce(client, announcement, TOKENIZER)
+    assert TOKENIZER_TTL_S - 5 < client.ttl(key) <= TOKENIZER_TTL_S
+    assert client.get(key) == TOKENIZER
