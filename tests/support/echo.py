@@ -1,5 +1,6 @@
-"""A worker without a model: the real queue on one side, on the other a function of the token ids that tests know too."""
+"""A worker without a model: the real queue, and as answers a function of the token ids that tests know too."""
 
+import contextlib
 import math
 import tempfile
 import threading
@@ -143,10 +144,8 @@ class EchoWorker:
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join()
-        try:
+        with contextlib.suppress(QueueAwayError):
             self._consumer.leave()
-        except QueueAwayError:
-            pass
         self._redis.close()
 
     def hold(self) -> None:

@@ -10,6 +10,7 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
+from typing import Self
 
 import pytest
 import redis
@@ -155,12 +156,12 @@ class OwnQueue:
         assert self.check_depth() == Depth(tokens=0, jobs=0)
         assert self.pending() == {}
 
-    def pending(self) -> dict[bytes, tuple[str, int]]:
-        """Entry id -> the consumer that holds it, its deliveries."""
+    def pending(self) -> dict[tuple[Lane, bytes], tuple[str, int]]:
+        """Lane and entry id (two lanes may give the same) -> the consumer that holds it, its deliveries."""
         return {
-            entry["message_id"]: (entry["consumer"].decode(), entry["times_delivered"])
-            for stream in self._grouped()
-            for entry in self.client.xpending_range(stream, GROUP, "-", "+", NO_LIMIT)
+            (lane, entry["message_id"]): (entry["consumer"].decode(), entry["times_delivered"])
+            for lane in self._grouped()
+            for entry in self.client.xpending_range(self.lanes[lane], GROUP, "-", "+", NO_LIMIT)
         }
 
     def answers(self, gateway: str = "gw") -> list[tuple[bytes, Answer]]:
@@ -172,12 +173,18 @@ class OwnQueue:
         return [fields for _, fields in self.client.xrange(self.keys.dead)]
 
     def group_consumers(self) -> set[str]:
-        consumers = [found for stream in self._grouped() for found in self.client.xinfo_consumers(stream, GROUP)]
+        consumers = [
+            found for lane in self._grouped() for found in self.client.xinfo_consumers(self.lanes[lane], GROUP)
+        ]
         return {found["name"].decode() for found in consumers}
 
-    def _grouped(self) -> list[str]:
+    def _grouped(self) -> list[Lane]:
         """The lanes that have a consumer group already."""
-        return [name for name in self.lanes.values() if self.client.exists(name) and self.client.xinfo_groups(name)]
+        return [
+            lane
+            for lane, stream in self.lanes.items()
+            if self.client.exists(stream) and self.client.xinfo_groups(stream)
+        ]
 
 
 @contextlib.contextmanager
@@ -208,7 +215,7 @@ class WorkerDouble:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
-    def __enter__(self) -> "WorkerDouble":
+    def __enter__(self) -> Self:
         self._consumer.join()
         self._thread.start()
         return self
