@@ -21,6 +21,9 @@ def main() -> None:
     except (UnsuitableServerError, ValueError, RuntimeError) as error:
         structlog.get_logger().error("cannot serve", error=str(error))
         sys.exit(1)
+    except ExceptionGroup:
+        structlog.get_logger().exception("a task died")
+        sys.exit(1)
 
 
 async def _serve(settings: GatewaySettings) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import secrets
+import time
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +15,10 @@ REQUEST_ID = re.compile(r"[\x20-\x7e]{1,128}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """Times are seconds of the event loop's clock."""
+    """`deadline` is in seconds of the event loop's clock; uvloop's counts whole milliseconds, so `started` is not."""
 
     request_id: str
-    started: float
+    started: float  # of time.perf_counter()
     deadline: float
 
     @classmethod
@@ -28,13 +29,13 @@ class Call:
         now = asyncio.get_running_loop().time()
         return cls(
             request_id=request_id if REQUEST_ID.fullmatch(request_id) else secrets.token_hex(16),
-            started=now,
+            started=time.perf_counter(),
             deadline=now + (default_timeout_s if remaining_s is None else remaining_s),
         )
 
     @property
     def elapsed_us(self) -> int:
-        return int((asyncio.get_running_loop().time() - self.started) * 1e6)
+        return int((time.perf_counter() - self.started) * 1e6)
 
 
 current_call: ContextVar[Call] = ContextVar("current_call")

@@ -11,7 +11,7 @@ from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
-from jobqueue.errors import CallTooLargeError, JobFailedError, QueueAwayError, QueueFullError
+from jobqueue.errors import CallTooLargeError, JobFailedError, NoWorkerError, QueueAwayError, QueueFullError
 from jobqueue.messages import Failure, FailureReason
 
 DOMAIN = "qwen3.inference"
@@ -78,6 +78,7 @@ def _deadline_exceeded() -> CallError:
 _TABLE: Mapping[type[BaseException], Callable[[], CallError]] = {
     TimeoutError: _deadline_exceeded,
     QueueFullError: lambda: unavailable("QUEUE_FULL", "the model's queue is full"),
+    NoWorkerError: lambda: unavailable("NO_WORKER", "no worker serves the model now"),
     QueueAwayError: lambda: unavailable("QUEUE_AWAY", "the queue cannot be reached"),
 }
 

@@ -69,13 +69,14 @@ class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # th
     async def Watch(self, request: Any, context: Context) -> AsyncIterator[Any]:
         last = None
         while True:
+            update = self._registry.next_update()
             status = self._status(request.service)
             if status != last:
                 yield health_pb2.HealthCheckResponse(status=status)
             if self._draining:
                 return
             last = status
-            await self._registry.updated()
+            await update.wait()
 
     def _status(self, service: str) -> int:
         serving = health_of(self._registry.catalog, draining=self._draining).get(service)

@@ -1,7 +1,8 @@
 """Around every method: its deadline, its id, one log line, and the only place where errors become statuses."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -31,6 +32,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self, *, default_timeout_s: float) -> None:
         self._default_timeout_s = default_timeout_s
+        self._in_flight: set[asyncio.Task[Any]] = set()
+        self._is_draining = False
+
+    async def drain(self, grace_s: float) -> None:
+        """Refuse new calls and let those in flight finish; those that outlast the grace are sent elsewhere."""
+        self._is_draining = True
+        if self._in_flight:
+            _, late = await asyncio.wait(self._in_flight, timeout=grace_s)
+            for call in late:
+                call.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     async def intercept_service(
         self,
@@ -59,36 +71,58 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async def handle(request: Any, context: Context) -> Any:
             call = Call.begin(request, context, default_timeout_s=self._default_timeout_s)
             current_call.set(call)
-            try:
-                response, error = await _attempt(behavior, request, context, call)
-            except asyncio.CancelledError:
-                _log_call(method, call, "CANCELLED")
-                raise
-            _log_call(method, call, error.code.name if error else "OK", error.reason if error else None)
-            trailers = [("x-request-id", call.request_id)]
-            if error is not None:
-                await context.abort(error.code, error.message, (*trailers, *trailing_metadata(error)))
-            context.set_trailing_metadata(trailers)
-            return response
+            with self._counted():
+                return await self._answer(behavior, request, context, call, method)
 
         return handle
 
-
-async def _attempt(behavior: Any, request: Any, context: Context, call: Call) -> tuple[Any, CallError | None]:
-    """The response, or why there is none. Only the client's own cancellation leaves as an exception."""
-    try:
-        _check_parsed(request)
-        async with asyncio.timeout_at(call.deadline):
-            return await behavior(request, context), None
-    except asyncio.CancelledError:
-        if context.cancelled():
+    async def _answer(self, behavior: Any, request: Any, context: Context, call: Call, method: str) -> Any:
+        try:
+            response, error = await self._attempt(behavior, request, call, context)
+        except asyncio.CancelledError:
+            _log_call(method, call, "CANCELLED")
             raise
-        return None, unavailable("DRAINING", "the gateway is stopping")
-    except Exception as error:  # the one border where anything may arrive
-        explained = explain(error, request_id=call.request_id, inputs_field=_inputs_field(request))
-        if explained.reason == "BUG":
-            log.exception("bug", request_id=call.request_id)
-        return None, explained
+        _log_call(method, call, error.code.name if error else "OK", error.reason if error else None)
+        trailers = [("x-request-id", call.request_id)]
+        if error is not None:
+            await context.abort(error.code, error.message, (*trailers, *trailing_metadata(error)))
+        context.set_trailing_metadata(trailers)
+        return response
+
+    async def _attempt(self, behavior: Any, request: Any, call: Call, context: Context) -> tuple[Any, CallError | None]:
+        """The response, or why there is none. A cancellation by the client leaves as the exception that it is."""
+        try:
+            self._check_serving()
+            _check_parsed(request)
+            async with asyncio.timeout_at(call.deadline):
+                return await behavior(request, context), None
+        except asyncio.CancelledError:
+            if self._is_draining:
+                return None, _draining()
+            raise
+        except Exception as error:  # the one border where anything may arrive
+            explained = explain(error, request_id=call.request_id, inputs_field=_inputs_field(request))
+            if explained.reason == "BUG":
+                log.exception("bug", request_id=call.request_id)
+            return None, explained
+
+    def _check_serving(self) -> None:
+        if self._is_draining:
+            raise _draining()
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        task = asyncio.current_task()
+        assert task is not None, "handlers run in tasks"  # noqa: S101 - ours to keep
+        self._in_flight.add(task)
+        try:
+            yield
+        finally:
+            self._in_flight.discard(task)
+
+
+def _draining() -> CallError:
+    return unavailable("DRAINING", "the gateway is stopping")
 
 
 def _inputs_field(request: Any) -> str:

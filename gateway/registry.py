@@ -1,18 +1,20 @@
 """The models this gateway can send calls to, read from what workers announce, twice a second."""
 
 import asyncio
+import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 import structlog
 
 from gateway.tokenization import PromptTokenizer
-from jobqueue.announcements import Announcement, Liveness, Sighting, read_sightings, read_tokenizer
+from jobqueue.announcements import Announcement, Liveness, Sighting, read_sightings, read_tokenizer, tokenizer_digest
 from jobqueue.connection import AWAY_ERRORS, AsyncRedis
 from jobqueue.messages import Operation
 
 POLL_S = 0.5
+VANISHED_KEPT_S = 10.0  # two leases of the default length
 
 log = structlog.get_logger()
 
@@ -54,6 +56,8 @@ class Registry:
         self._redis = client
         self._pinned = dict(queue.split("@") for queue in pinned)
         self._tokenizers: dict[str, PromptTokenizer] = {}
+        self._seen: dict[str, tuple[float, ServedModel]] = {}  # when, in seconds of time.monotonic()
+        self._warned: set[str] = set()
         self._update = asyncio.Event()
         self.catalog = Catalog()
 
@@ -65,10 +69,11 @@ class Registry:
 
     async def refresh(self) -> None:
         try:
-            sightings = await read_sightings(self._redis)
+            sightings = await read_sightings(self._redis, report=lambda error: self._warn_once(str(error)))
             chosen = choose_revisions(sightings, self._pinned)
             models = {sighting.announcement.model_id: await self._served(sighting) for sighting in chosen}
-            self.catalog = Catalog(models={id_: model for id_, model in models.items() if model}, reachable=True)
+            served = {id_: model for id_, model in models.items() if model}
+            self.catalog = Catalog(models=self._with_vanished(served), reachable=True)
         except AWAY_ERRORS as error:
             if self.catalog.reachable:
                 log.warning("redis away", error=str(error))
@@ -80,22 +85,34 @@ class Registry:
         self._update.set()
         self._update = asyncio.Event()
 
-    async def updated(self) -> None:
-        """Wait for the next update."""
-        await self._update.wait()
+    def next_update(self) -> asyncio.Event:
+        """Set at the next update. Ask for it before looking at the catalog, or an update in between is missed."""
+        return self._update
+
+    def _with_vanished(self, models: Mapping[str, ServedModel]) -> Mapping[str, ServedModel]:
+        """A Redis that lost its data forgets the models until workers announce them again: not found would be wrong."""
+        now = time.monotonic()
+        self._seen |= {id_: (now, model) for id_, model in models.items()}
+        self._seen = {id_: entry for id_, entry in self._seen.items() if now - entry[0] < VANISHED_KEPT_S}
+        return {id_: replace(model, liveness=Liveness.ABSENT) for id_, (_, model) in self._seen.items()} | dict(models)
+
+    def _warn_once(self, problem: str) -> None:
+        if problem not in self._warned:
+            self._warned.add(problem)
+            log.warning("announcement left out", problem=problem)
 
     async def _served(self, sighting: Sighting) -> ServedModel | None:
         announcement = sighting.announcement
         tokenizer = await self._tokenizer(announcement.tokenizer_digest)
         if tokenizer is None:
-            log.warning("tokenizer missing", model=announcement.model_id, digest=announcement.tokenizer_digest)
+            self._warn_once(f"{announcement.queue}: tokenizer {announcement.tokenizer_digest} is missing or broken")
             return None
         return ServedModel(announcement=announcement, liveness=sighting.liveness, tokenizer=tokenizer)
 
     async def _tokenizer(self, digest: str) -> PromptTokenizer | None:
         if digest not in self._tokenizers:
             tokenizer_json = await read_tokenizer(self._redis, digest)
-            if tokenizer_json is None:
+            if tokenizer_json is None or tokenizer_digest(tokenizer_json) != digest:
                 return None
             self._tokenizers[digest] = await asyncio.to_thread(PromptTokenizer, tokenizer_json)
         return self._tokenizers[digest]

@@ -16,12 +16,14 @@ from gateway.registry import Registry
 from gateway.service import Parts, add_services
 from gateway.tokenization import Tokenization
 from gateway.validation import Limits
-from jobqueue.connection import AWAY_ERRORS, AsyncRedis, check_server, connect_async
+from jobqueue.connection import AsyncRedis, connect_async, probe_async
+from jobqueue.errors import QueueAwayError
 from jobqueue.producer import Producer, QueueLimits
 from runtime.ready import say_ready
 
 MAX_REQUEST_BYTES = 32 * 1024 * 1024
 RECONNECT_S = 1.0
+LAST_WORDS_S = 5.0  # for streams: every call has been answered by then
 
 log = structlog.get_logger()
 
@@ -31,24 +33,26 @@ async def serve(settings: GatewaySettings, stopping: asyncio.Event) -> None:
 
     Prints `ready HOST:PORT` once it listens. Raises UnsuitableServerError for a Redis that could lose jobs.
     """
-    async with _client(settings.redis) as redis, Producer(redis, _queue_limits(settings)) as producer:
+    async with _client(settings.redis) as redis:
         await _await_redis(redis, stopping)
         if stopping.is_set():
             return
+        producer = Producer(redis, _queue_limits(settings))
         registry = Registry(redis, pinned=settings.pin)
         tokenization = Tokenization(num_threads=settings.tokenizer_threads)
         parts = Parts(registry=registry, tokenization=tokenization, producer=producer, limits=_limits(settings))
-        health = HealthService(registry)
-        server, address = _build(settings, parts, health)
+        health, calls = HealthService(registry), CallInterceptor(default_timeout_s=settings.default_timeout_s)
+        server, address = _build(settings, parts, health, calls)
         await registry.refresh()
-        async with asyncio.TaskGroup() as tasks:
+        async with producer, asyncio.TaskGroup() as tasks:
             polling = tasks.create_task(registry.run())
             await server.start()
             say_ready(address)
             await stopping.wait()
             log.info("draining")
             health.drain()
-            await server.stop(settings.drain_grace_s)
+            await calls.drain(settings.drain_grace_s)
+            await server.stop(LAST_WORDS_S)
             polling.cancel()
         tokenization.close()
 
@@ -64,19 +68,25 @@ async def _client(url: str) -> AsyncIterator[AsyncRedis]:
 
 async def _await_redis(redis: AsyncRedis, stopping: asyncio.Event) -> None:
     """Wait for a server that answers, or to be stopped: a gateway may start before its Redis does."""
-    while not stopping.is_set():
-        try:
-            check_server(await redis.info())
-            return
-        except AWAY_ERRORS as error:
-            log.warning("waiting for redis", error=str(error))
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), RECONNECT_S)
+    while not stopping.is_set() and not await _answers(redis):
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), RECONNECT_S)
 
 
-def _build(settings: GatewaySettings, parts: Parts, health: HealthService) -> tuple[grpc.aio.Server, str]:
+async def _answers(redis: AsyncRedis) -> bool:
+    try:
+        await probe_async(redis)
+    except QueueAwayError as error:
+        log.warning("waiting for redis", error=str(error))
+        return False
+    return True
+
+
+def _build(
+    settings: GatewaySettings, parts: Parts, health: HealthService, calls: CallInterceptor
+) -> tuple[grpc.aio.Server, str]:
     server = grpc.aio.server(
-        interceptors=[CallInterceptor(default_timeout_s=settings.default_timeout_s)],
+        interceptors=[calls],
         options=[("grpc.max_receive_message_length", MAX_REQUEST_BYTES), ("grpc.so_reuseport", 0)],
     )
     add_services(server, parts)

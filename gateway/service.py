@@ -173,6 +173,7 @@ def _submission(model: ServedModel, job: Job, lane: Lane, call: Call) -> Submiss
         deadline=call.deadline,
         request_id=call.request_id,
         attention_cost=model.announcement.attention_cost,
+        wakeable=model.announcement.wakeable,
     )
 
 

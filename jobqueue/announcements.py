@@ -5,7 +5,7 @@ A gateway therefore needs no model files and no list of models, and cannot disag
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from enum import IntEnum
 from typing import Any, cast
@@ -83,15 +83,16 @@ def announce(redis: SyncRedis, announcement: Announcement, tokenizer_json: bytes
     redis.hset(MODELS, announcement.queue, _encode(announcement, first_ms=first_ms, now_ms=now_ms))
 
 
-async def read_sightings(redis: AsyncRedis) -> list[Sighting]:
+async def read_sightings(redis: AsyncRedis, *, report: Callable[[DecodeError], None]) -> list[Sighting]:
     """Every announced model that this process can talk to, and whether it has workers.
 
-    What nobody announced for 24 h is removed from the hash on the way. Raises DecodeError for a foreign hash.
+    What nobody announced for 24 h is removed from the hash on the way. An announcement that cannot be read is reported
+    and left out: one foreign field must not take the other models down.
     """
     pipeline: Any = redis.pipeline(transaction=False)
     server_time, models = await pipeline.time().hgetall(MODELS).execute()
     now_ms = _milliseconds(server_time)
-    records = [record for record in map(_decode, models.values()) if record is not None]
+    records = _readable(models, report)
     stale = [record for record in records if record.announced_ms < now_ms - FORGET_AFTER_MS]
     if stale:
         await cast(Any, redis.hdel(MODELS, *[record.announcement.queue for record in stale]))
@@ -131,6 +132,18 @@ def _milliseconds(server_time: tuple[int, int]) -> int:
 def _encode(announcement: Announcement, *, first_ms: int, now_ms: int) -> str:
     stamps = {"version": ANNOUNCEMENT_VERSION, "first_announced_ms": first_ms, "announced_ms": now_ms}
     return json.dumps(stamps | asdict(announcement))
+
+
+def _readable(models: Mapping[bytes, bytes], report: Callable[[DecodeError], None]) -> list[_Record]:
+    records: list[_Record] = []
+    for value in models.values():
+        try:
+            record = _decode(value)
+        except DecodeError as error:
+            report(error)
+        else:
+            records += [record] if record else []
+    return records
 
 
 def _decode(value: bytes) -> _Record | None:

@@ -61,7 +61,7 @@ class TakenJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Take:
-    """What a take brought. `suspects_wait`: the queue has work only for a worker that holds nothing else."""
+    """What a take brought. `suspects_wait`: there is work only for a worker that holds nothing else."""
 
     jobs: tuple[TakenJob, ...]
     suspects_wait: bool
@@ -77,6 +77,7 @@ class Consumer:
         self._lease_ms = lease_ms
         self._max_jobs = max_jobs
         self._takes = itertools.count(1)
+        self._take_was_cut_off = False
 
     def join(self) -> None:
         """Make sure that the consumer group exists, from the first entry on."""
@@ -86,16 +87,17 @@ class Consumer:
     def take(self, *, budget: int, num_held: int) -> Take:
         """Jobs up to `budget` cost, at least one if any waits; an empty take after half a second of silence.
 
-        `num_held` is how many batches the worker holds already: a suspect comes to an idle worker only.
+        `num_held` is how many batches the worker holds already: a suspect comes to an idle worker only. After a take
+        that raised, what it may have brought is given back by the next one of an idle worker.
         """
-        taken = self._take(budget=budget, num_held=num_held, before=())
-        if taken.jobs or taken.suspects_wait:
-            return taken
-        arrived = self._wait()
-        if not arrived:
-            return taken
-        spent = sum(int(fields[b"cost"]) for _, _, _, fields in arrived)
-        return self._take(budget=budget - spent, num_held=num_held, before=arrived)
+        if self._take_was_cut_off and num_held:
+            return Take(jobs=(), suspects_wait=True)  # once it holds nothing, all that it has in Redis is what was lost
+        if self._take_was_cut_off:
+            self.leave()
+        self._take_was_cut_off = True
+        taken = self._take_or_wait(budget=budget, num_held=num_held)
+        self._take_was_cut_off = False
+        return taken
 
     def confirm(self, jobs: Sequence[TakenJob]) -> list[TakenJob]:
         """Those of `jobs` that are still this worker's to run: not expired, cancelled or given to another since."""
@@ -121,6 +123,16 @@ class Consumer:
     def leave(self) -> int:
         """Give back what was taken and not answered, deliveries uncounted, and be forgotten; how many jobs."""
         return cast(int, self._run("leave", self._leases(), [self._name]))
+
+    def _take_or_wait(self, *, budget: int, num_held: int) -> Take:
+        taken = self._take(budget=budget, num_held=num_held, before=())
+        if taken.jobs or taken.suspects_wait:
+            return taken
+        arrived = self._wait()
+        if not arrived:
+            return taken
+        spent = sum(int(fields[b"cost"]) for _, _, _, fields in arrived)
+        return self._take(budget=budget - spent, num_held=num_held, before=arrived)
 
     def _take(self, *, budget: int, num_held: int, before: "Sequence[_Arrival]") -> Take:
         first = Lane.BULK if next(self._takes) % LOW_LANE_FIRST_EVERY == 0 else Lane.INTERACTIVE

@@ -11,6 +11,10 @@ class QueueFullError(QueueError):
     """The lane has no room for the call's tokens now; try later."""
 
 
+class NoWorkerError(QueueError):
+    """No worker would take the call's jobs; try later."""
+
+
 class QueueAwayError(QueueError):
     """Redis cannot be reached or cannot answer now; try later."""
 

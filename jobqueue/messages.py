@@ -6,6 +6,7 @@ Integers are little-endian. Token ids are int32. Nothing here knows Redis.
 import struct
 import sys
 from array import array
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import accumulate, pairwise
@@ -120,6 +121,7 @@ def decode_job(payload: bytes) -> Job:
     _check_version(payload, JOB_VERSION)
     try:
         _, operation, encoding, normalize, dimensions, num_prefix, num_tails = _JOB_HEADER.unpack_from(payload)
+        _check_header(num_tails=num_tails, normalize=normalize)
         integers = _from_little_endian(payload[_JOB_HEADER.size :])
         lengths, ids = integers[:num_tails], integers[num_tails:]
         return Job(
@@ -154,8 +156,8 @@ def decode_answer(payload: bytes) -> Answer:
     """Raises DecodeError unless `payload` is one whole answer of a known version."""
     _check_version(payload, ANSWER_VERSION)
     try:
-        return _decode_failure(payload) if payload[1] == _FAILURE else _decode_result(payload)
-    except (struct.error, ValueError, IndexError) as error:
+        return _DECODERS[payload[1]](payload)
+    except (struct.error, ValueError, LookupError) as error:
         raise DecodeError(f"not an answer: {error}") from error
 
 
@@ -181,10 +183,18 @@ def _decode_result(payload: bytes) -> Result:
     )
 
 
+_DECODERS: dict[int, Callable[[bytes], Answer]] = {_RESULT: _decode_result, _FAILURE: _decode_failure}
+
+
 def _check_version(payload: bytes, expected: int) -> None:
     if not payload or payload[0] != expected:
         found = payload[0] if payload else "nothing"
         raise DecodeError(f"message version {found}, this process reads {expected}")
+
+
+def _check_header(*, num_tails: int, normalize: int) -> None:
+    if num_tails < 1 or normalize > 1:
+        raise ValueError(f"{num_tails} tails, normalize {normalize}")
 
 
 def _cut(ids: TokenIds, *, start: int, lengths: TokenIds) -> tuple[TokenIds, ...]:

@@ -4,19 +4,22 @@ import asyncio
 import contextlib
 import os
 import secrets
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from types import TracebackType
 from typing import Any, Self, cast
 
 from jobqueue.chunks import merge, split
 from jobqueue.connection import AsyncRedis
 from jobqueue.cost import sequence_cost
-from jobqueue.errors import CallTooLargeError, JobFailedError, QueueError, QueueFullError
+from jobqueue.errors import CallTooLargeError, JobFailedError, NoWorkerError, QueueAwayError, QueueFullError
 from jobqueue.keys import REPLIES_TTL_S, QueueKeys
 from jobqueue.lanes import Lane
 from jobqueue.messages import Failure, Job, Result, encode_job
 from jobqueue.pipeline import Pipeline
 from jobqueue.replies import ReplyReader, Waiter
+
+_NO_ROOM, _NO_WORKER = 0, -1  # what admit.lua says in place of 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +39,7 @@ class QueueLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """A call for one queue. `deadline` is in seconds of the event loop's clock."""
+    """A call for one queue. `deadline` is in seconds of the event loop's clock; `wakeable` calls wait for a worker."""
 
     queue: str
     call: Job
@@ -44,6 +47,7 @@ class Submission:
     deadline: float
     request_id: str
     attention_cost: float
+    wakeable: bool
 
 
 class Producer:
@@ -55,23 +59,26 @@ class Producer:
         self._pipeline = Pipeline(client)
         self._gateway = secrets.token_hex(8)
         self._readers: dict[str, ReplyReader] = {}
+        self._tasks = asyncio.TaskGroup()
         self._reading: list[asyncio.Task[None]] = []
-        self._withdrawing: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await asyncio.gather(*self._withdrawing, return_exceptions=True)
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Withdrawals are finished, readers stopped. A reader that died by itself has ended the whole context."""
         for task in self._reading:
             task.cancel()
-        await asyncio.gather(*self._reading, return_exceptions=True)
+        await self._tasks.__aexit__(kind, error, trace)
 
     async def submit(self, submission: Submission) -> Result:
         """The call's result: its sequences in order, its times those of the job that finished last.
 
-        Raises CallTooLargeError, QueueFullError, QueueAwayError, or JobFailedError with the call's own sequence
-        number. When it raises or is cancelled, the call's waiting jobs leave the queue.
+        Raises CallTooLargeError, QueueFullError, NoWorkerError, QueueAwayError, or JobFailedError with the call's own
+        sequence number. When it raises or is cancelled, the call's waiting jobs leave the queue.
         """
         self._check_size(submission)
         jobs = split(submission.call, max_tokens=self._limits.max_job_tokens)
@@ -84,7 +91,7 @@ class Producer:
             finally:
                 unanswered = [index for index, waiter in enumerate(waiters) if not waiter.done()]
                 if unanswered:
-                    self._in_background(self._withdraw(submission, jobs, admission, unanswered))
+                    self._tasks.create_task(self._withdraw(submission, jobs, admission, unanswered))
 
     def _check_size(self, submission: Submission) -> None:
         num_tokens, (max_tokens, _) = sum(submission.call.lengths), self._limits.of(submission.lane)
@@ -94,7 +101,7 @@ class Producer:
     def _reader(self, queue: str) -> ReplyReader:
         if queue not in self._readers:
             self._readers[queue] = reader = ReplyReader(self._redis, queue, self._gateway)
-            self._reading.append(asyncio.create_task(reader.run()))
+            self._reading.append(self._tasks.create_task(reader.run()))
         return self._readers[queue]
 
     async def _admit(self, submission: Submission, jobs: Sequence[Job], job_ids: Sequence[bytes]) -> list[bytes]:
@@ -103,13 +110,16 @@ class Producer:
         max_tokens, max_jobs = self._limits.of(submission.lane)
         ttl_ms = int((submission.deadline - asyncio.get_running_loop().time()) * 1000)
         arguments: list[Any] = [submission.lane.key, max_tokens, max_jobs, REPLIES_TTL_S, self._gateway]
-        arguments += [max(ttl_ms, 1), submission.request_id]
+        arguments += [max(ttl_ms, 1), submission.request_id, int(submission.wakeable)]
         for job, job_id in zip(jobs, job_ids, strict=True):
             cost = sum(sequence_cost(length, submission.attention_cost) for length in job.lengths)
             arguments += [sum(job.lengths), cost, job_id, encode_job(job)]
-        lane, replies = queue_keys.lane(submission.lane.key), queue_keys.replies(self._gateway)
-        admitted, *rest = await self._pipeline.run("admit", [lane, queue_keys.depth, replies], arguments)
-        if not admitted:
+        admit_keys = [queue_keys.lane(submission.lane.key), queue_keys.depth, queue_keys.replies(self._gateway)]
+        admit_keys += [queue_keys.workers, queue_keys.loading]
+        verdict, *rest = await self._pipeline.run("admit", admit_keys, arguments)
+        if verdict == _NO_WORKER:
+            raise NoWorkerError(f"no worker serves {submission.queue}")
+        if verdict == _NO_ROOM:
             raise QueueFullError(f"the queue holds {rest[0]} of {max_tokens} tokens in {rest[1]} of {max_jobs} jobs")
         return cast(list[bytes], rest)
 
@@ -121,20 +131,17 @@ class Producer:
         unanswered: Sequence[int],
     ) -> None:
         """End jobs that nobody waits for any more. Where Redis is away, their time to live ends them."""
-        with contextlib.suppress(QueueError):
-            entry_ids = await admission
-            queue_keys = QueueKeys(submission.queue)
-            arguments: list[Any] = []
-            for index in unanswered:
-                arguments += [submission.lane.key, entry_ids[index], sum(jobs[index].lengths), b"", b""]
-            lanes = [queue_keys.lane(lane.key) for lane in Lane]
-            finish_keys = [*lanes, queue_keys.depth, queue_keys.replies(self._gateway)]
+        await asyncio.wait([admission])
+        if admission.exception() is not None:  # none was admitted, as the caller was told
+            return
+        queue_keys, entry_ids = QueueKeys(submission.queue), admission.result()
+        arguments: list[Any] = []
+        for index in unanswered:
+            arguments += [submission.lane.key, entry_ids[index], sum(jobs[index].lengths), b"", b""]
+        lanes = [queue_keys.lane(lane.key) for lane in Lane]
+        finish_keys = [*lanes, queue_keys.depth, queue_keys.replies(self._gateway)]
+        with contextlib.suppress(QueueAwayError):
             await self._pipeline.run("finish", finish_keys, arguments)
-
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._withdrawing.add(task)
-        task.add_done_callback(self._withdrawing.discard)
 
 
 async def _collect(waiters: Sequence[Waiter], jobs: Sequence[Job]) -> Result:

@@ -6,7 +6,6 @@ import threading
 
 import structlog
 
-from jobqueue.connection import AWAY_ERRORS
 from jobqueue.errors import QueueError
 from runtime.logs import configure_logging
 from runtime.stopping import stop_on_signals
@@ -24,7 +23,7 @@ def main() -> None:
 
     try:
         work(settings, stopping)
-    except (QueueError, ValueError, *AWAY_ERRORS) as error:
+    except (QueueError, ValueError) as error:
         structlog.get_logger().error("cannot serve", error=str(error))
         sys.exit(1)
 

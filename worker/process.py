@@ -9,8 +9,9 @@ import structlog
 import torch
 
 from jobqueue.announcements import Announcement, tokenizer_digest
-from jobqueue.connection import check_server, connect
+from jobqueue.connection import SyncRedis, connect, probe
 from jobqueue.consumer import Consumer
+from jobqueue.errors import QueueAwayError
 from runtime.ready import say_ready
 from worker.config import WorkerSettings
 from worker.engine import OPERATIONS, Engine, Placement
@@ -19,6 +20,7 @@ from worker.loop import WorkerLoop
 from worker.model.checkpoint import Checkpoint, CheckpointError, ModelTask, resolve_checkpoint
 
 BEATS_PER_LEASE = 3
+RECONNECT_S = 1.0
 DEFAULT_BATCH_TOKENS = {"cuda": 32_768, "cpu": 4_096}
 
 log = structlog.get_logger()
@@ -30,7 +32,8 @@ def work(settings: WorkerSettings, stopping: threading.Event) -> None:
     Raises CheckpointError, ValueError or UnsuitableServerError for what cannot be served or used.
     """
     redis = connect(settings.redis)
-    check_server(redis.info())
+    if not _await_redis(redis, stopping):
+        return
     placement = Placement.choose(settings.device, settings.dtype)
     task = None if settings.task is None else ModelTask(settings.task)
     checkpoint = resolve_checkpoint(settings.model, task=task, name=settings.name, revision=settings.revision)
@@ -52,6 +55,19 @@ def work(settings: WorkerSettings, stopping: threading.Event) -> None:
         log.info("ready", queue=announcement.queue, attention=engine.attention_name, dtype=placement.dtype)
         say_ready(f"{checkpoint.model_id} {checkpoint.task}")
         loop.run()
+
+
+def _await_redis(redis: SyncRedis, stopping: threading.Event) -> bool:
+    """Wait for a server that answers; False if told to stop first. A worker may start before its Redis does."""
+    while not stopping.is_set():
+        try:
+            probe(redis)
+        except QueueAwayError as error:
+            log.warning("waiting for redis", error=str(error))
+            stopping.wait(RECONNECT_S)
+        else:
+            return True
+    return False
 
 
 def _announcement(checkpoint: Checkpoint, settings: WorkerSettings, placement: Placement) -> Announcement:

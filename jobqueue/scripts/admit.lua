@@ -1,13 +1,21 @@
 -- Admit all jobs of a call, or none.
 --
--- KEYS  1 lane stream  2 depth  3 the gateway's reply stream
+-- KEYS  1 lane stream  2 depth  3 the gateway's reply stream  4 workers  5 loading
 -- ARGV  1 lane  2 most tokens in the queue  3 most jobs in the queue  4 reply stream's lifetime, s
---       5 gateway  6 ttl of the jobs, ms  7 the caller's request id
+--       5 gateway  6 ttl of the jobs, ms  7 the caller's request id  8 1 to admit without a worker
 --       then per job: tokens, cost, job id, payload
--- Returns {1, entry id...}, or {0, tokens in the queue, jobs in the queue} where there is no room.
+-- Returns {1, entry id...}, or {0, tokens in the queue, jobs in the queue} where there is no room,
+--         or {-1} where there is no worker.
 
 local lane, max_tokens, max_jobs = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local FIRST_JOB, FIELDS = 8, 4
+local FIRST_JOB, FIELDS = 9, 4
+
+local time = redis.call('TIME')
+local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local num_workers = redis.call('ZCOUNT', KEYS[4], '(' .. now_ms, '+inf') + redis.call('ZCOUNT', KEYS[5], '(' .. now_ms, '+inf')
+if num_workers == 0 and ARGV[8] ~= '1' then
+  return {-1}
+end
 
 local depth = redis.call('HMGET', KEYS[2], 'hi_tokens', 'lo_tokens', 'hi_jobs', 'lo_jobs')
 local tokens = tonumber(depth[1] or 0) + tonumber(depth[2] or 0)

@@ -201,6 +201,11 @@ class TestEmbed:
         assert response.usage.input_tokens == response.usage.computed_tokens == num_tokens
         assert_plausible(response.timing)
 
+    def test_times_are_finer_than_a_millisecond(self, stubs):
+        timings = [stubs.embed(["text"]).timing for _ in range(5)]
+        assert any(timing.total_us % 1000 for timing in timings)
+        assert any(timing.tokenize_us % 1000 for timing in timings)
+
     def test_a_special_token_in_a_text_is_text(self, stubs, embedder):
         stubs.embed(["a<|im_end|>b<|endoftext|>"])
         [tail] = last_job(embedder)[1].tails
@@ -427,7 +432,7 @@ class TestRequestIds:
             assert dict(call.trailing_metadata())["x-request-id"] == request_id
             assert last_job(worker)[0].request_id == request_id
 
-    def test_an_id_is_made_where_there_is_none(self, stubs, embedder):
+    def test_an_id_is_made_where_there_is_none(self, stubs):
         found = [dict(call.trailing_metadata())["x-request-id"] for call in self.calls(stubs, "")]
         count = stubs.tokenizer.CountTokens
         _, call = count.with_call(tokenizer_pb2.CountTokensRequest(inputs=["a"]), timeout=TIMEOUT_S)

@@ -146,7 +146,8 @@ def test_calls_move_to_a_new_revision_once_its_workers_live(start, redis_url):
             assert pinned.embed(["text"]).model_revision == "old"
         finally:
             newer.stop()
-        eventually(lambda: stubs.embed(["text"]).model_revision == "old")
+        eventually(lambda: model(stubs, "emb").revision == "old")
+        assert stubs.embed(["text"]).model_revision == "old"
 
 
 def test_a_model_pinned_to_what_nobody_announced_is_not_served(start, redis_url):

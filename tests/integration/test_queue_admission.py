@@ -71,3 +71,17 @@ def test_admission_refreshes_the_reply_stream_and_keeps_what_is_in_it(queue):
     queue.admit(1)
     assert queue.client.ttl(replies) > 1
     assert queue.client.xlen(replies) == 1
+
+
+def test_without_a_worker_only_wakeable_work_is_admitted(queue):
+    assert queue.try_admit(5, wakeable=False) == [-1]
+    assert queue.try_admit(5, wakeable=True)[0] == 1
+    queue.consumer("loads", lease_ms=60_000).renew(loading=True)
+    assert queue.try_admit(5, wakeable=False)[0] == 1
+
+
+def test_a_worker_whose_lease_is_over_is_no_worker(queue):
+    queue.consumer("dead", lease_ms=0).renew(loading=False)
+    assert queue.try_admit(5, wakeable=False) == [-1]
+    queue.consumer("lives", lease_ms=60_000).renew(loading=False)
+    assert queue.try_admit(5, wakeable=False)[0] == 1

@@ -128,7 +128,7 @@ def test_a_job_that_killed_three_workers_is_dead_lettered_and_its_caller_told(qu
         (taken,) = dead.take(budget=100, num_held=0).jobs
         assert taken.deliveries == deliveries
         assert taken.is_suspect == (deliveries > 1)
-        assert queue.pending() == {entry_id: (f"dead-{deliveries}", deliveries)}
+        assert queue.pending() == {(Lane.BULK, entry_id): (f"dead-{deliveries}", deliveries)}
         queue.consumer("reaper").reap()
 
     assert queue.consumer("last").take(budget=100, num_held=0).jobs == ()

@@ -7,7 +7,7 @@ from array import array
 
 import pytest
 
-from jobqueue.errors import CallTooLargeError, JobFailedError, QueueFullError
+from jobqueue.errors import CallTooLargeError, JobFailedError, NoWorkerError, QueueFullError
 from jobqueue.keys import QueueKeys
 from jobqueue.lanes import Lane
 from jobqueue.messages import DecodeError, Failure, FailureReason, Job, decode_job
@@ -27,7 +27,7 @@ def soon():
 async def until(condition):
     """Come back once `condition` holds."""
     async with asyncio.timeout(10):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what it waits for happens in Redis
             await asyncio.sleep(0.002)
 
 
@@ -114,6 +114,13 @@ async def test_a_full_queue_refuses_the_call_with_numbers(queue, any_redis_url):
     assert queue.check_depth() == Depth(tokens=20, jobs=2)
 
 
+async def test_a_call_that_nobody_would_run_is_refused_at_once(queue, any_redis_url):
+    async with producer_at(any_redis_url) as producer:
+        with pytest.raises(NoWorkerError, match=f"no worker serves {queue.name}"):
+            await producer.submit(submission(queue.name, job_of(3), deadline=soon(), wakeable=False))
+    queue.check_idle()
+
+
 async def test_a_call_that_no_queue_can_hold_must_be_split(queue, any_redis_url):
     async with producer_at(any_redis_url, max_tokens=30) as producer:
         with pytest.raises(CallTooLargeError, match="31 tokens in one call, the queue holds 30"):
@@ -171,18 +178,18 @@ async def test_what_was_answered_before_the_cancel_stays_ended(queue, any_redis_
 
 
 async def test_one_failed_job_fails_the_call_by_its_own_sequence_number_and_withdraws_the_rest(queue, any_redis_url):
-    call = job_of(6, 6, 5, 5, 7, 4)  # jobs of sequences 0 | 1 | 2, 3 | 4 | 5
+    call = job_of(5, 5, 6, 5, 5, 7, 4)  # jobs of sequences 0, 1 | 2 | 3, 4 | 5 | 6
     worker = queue.consumer("a")
     async with producer_at(any_redis_url, max_job_tokens=10) as producer:
         waiting = asyncio.create_task(producer.submit(submission(queue.name, call, deadline=soon())))
         await until(lambda: queue.check_depth().jobs == 5)
-        taken = worker.take(budget=22, num_held=0).jobs
+        taken = worker.take(budget=26, num_held=0).jobs
         failure = Failure(reason=FailureReason.NON_FINITE_RESULT, message="no number", sequence=1)
         assert finish_all(worker, taken[:2]) == 2
         assert worker.finish([(taken[2], failure)]) == 1
         with pytest.raises(JobFailedError, match="no number") as caught:
             await waiting
-    assert caught.value.failure == Failure(reason=FailureReason.NON_FINITE_RESULT, message="no number", sequence=3)
+    assert caught.value.failure == Failure(reason=FailureReason.NON_FINITE_RESULT, message="no number", sequence=4)
     queue.check_idle()
 
 
@@ -191,9 +198,8 @@ async def test_a_failure_of_a_whole_job_names_no_sequence(queue, any_redis_url):
         return Failure(reason=FailureReason.INVALID_JOB, message="no")
 
     async with producer_at(any_redis_url, max_job_tokens=3) as producer:
-        with WorkerDouble(any_redis_url, queue.name, answer=fail):
-            with pytest.raises(JobFailedError) as caught:
-                await producer.submit(submission(queue.name, job_of(2, 2), deadline=soon()))
+        with WorkerDouble(any_redis_url, queue.name, answer=fail), pytest.raises(JobFailedError) as caught:
+            await producer.submit(submission(queue.name, job_of(2, 2), deadline=soon()))
     assert caught.value.failure == Failure(reason=FailureReason.INVALID_JOB, message="no", sequence=-1)
     queue.check_idle()
 
@@ -289,3 +295,14 @@ async def test_token_ids_arrive_as_they_were_sent(queue, any_redis_url):
         with WorkerDouble(any_redis_url, queue.name) as worker:
             await producer.submit(submission(queue.name, call, deadline=soon()))
     assert [decode_job(taken.payload) for taken in worker.ran] == [call]
+
+
+async def test_a_step_that_nobody_waits_for_any_more_harms_no_other_of_its_tick(queue, any_redis_url):
+    async with producer_at(any_redis_url) as producer:
+        names = [queue.keys.workers]
+        steps = [asyncio.create_task(producer._pipeline.run("renew", names, [name, 60_000])) for name in "abc"]
+        await asyncio.sleep(0)  # all of them wait now
+        steps[0].cancel()
+        outcomes = await asyncio.gather(*steps, return_exceptions=True)
+    assert isinstance(outcomes[0], asyncio.CancelledError)
+    assert outcomes[1:] == [1, 1]

@@ -8,7 +8,6 @@ import pytest
 from jobqueue.connection import connect
 from jobqueue.consumer import Consumer
 from jobqueue.errors import QueueAwayError
-from jobqueue.lanes import Lane
 from tests.support.queues import Depth, finish_all, job_of, own_queue, producer_at, submission, wait_for
 from tests.support.redis_servers import binaries, redis_server
 
@@ -137,6 +136,26 @@ def test_a_server_that_is_away_is_said_so_and_the_call_may_be_repeated(url, queu
     cut_off_while_waiting(queue, url, worker)
     queue.admit(10)
     assert sizes(worker.take(budget=100, num_held=0)) == [10]
+
+
+def test_jobs_whose_take_was_cut_off_are_run_once_the_worker_is_idle(url, queue, monkeypatch):
+    worker = queue.consumer("a")
+    queue.admit(1)
+    held = worker.take(budget=100, num_held=0).jobs
+    monkeypatch.setattr("jobqueue.consumer.BLOCK_MS", 10_000)
+    cut_off_while_waiting(queue, url, worker)
+    queue.admit(10, 20)
+    lost = queue.consumer("a")._take(budget=100, num_held=0, before=())  # as if its reply had been cut off
+    assert sizes(lost) == [10, 20]
+
+    busy = worker.take(budget=100, num_held=1)
+    assert (busy.jobs, busy.suspects_wait) == ((), True)
+    assert worker.confirm(held) == list(held)
+    assert finish_all(worker, held) == 1
+    idle = worker.take(budget=100, num_held=0)
+    assert [(job.tokens, job.deliveries) for job in idle.jobs] == [(10, 1), (20, 1)]
+    assert finish_all(worker, idle.jobs) == 2
+    queue.check_idle()
 
 
 def test_a_full_server_still_drains(queue):

@@ -56,9 +56,17 @@ def echo(job: Job) -> Result:
 
 
 def submission(
-    queue: str, call: Job, *, lane: Lane = Lane.INTERACTIVE, deadline: float, request_id="req"
+    queue: str, call: Job, *, lane: Lane = Lane.INTERACTIVE, deadline: float, request_id="req", wakeable=True
 ) -> Submission:
-    return Submission(queue=queue, call=call, lane=lane, deadline=deadline, request_id=request_id, attention_cost=0.0)
+    return Submission(
+        queue=queue,
+        call=call,
+        lane=lane,
+        deadline=deadline,
+        request_id=request_id,
+        attention_cost=0.0,
+        wakeable=wakeable,
+    )
 
 
 @contextlib.asynccontextmanager
@@ -118,12 +126,14 @@ class OwnQueue:
         request_id: str = "req",
         max_tokens: int = NO_LIMIT,
         max_jobs: int = NO_LIMIT,
+        wakeable: bool = True,
     ) -> list:
         """The admit script's reply."""
-        arguments = [lane.key, max_tokens, max_jobs, REPLIES_TTL_S, gateway, ttl_ms, request_id]
+        arguments = [lane.key, max_tokens, max_jobs, REPLIES_TTL_S, gateway, ttl_ms, request_id, int(wakeable)]
         for size in sizes:
             arguments += [size, size, os.urandom(16), encode_job(job_of(size))]
-        reply = self._run("admit", [self.lanes[lane], self.keys.depth, self.keys.replies(gateway)], arguments)
+        names = [self.lanes[lane], self.keys.depth, self.keys.replies(gateway), self.keys.workers, self.keys.loading]
+        reply = self._run("admit", names, arguments)
         self.check_depth()
         return reply
 

@@ -225,22 +225,17 @@ def test_with_no_model_at_all_a_call_is_unavailable(embed, catalog_of):
 
 
 @pytest.mark.parametrize(
-    ("liveness", "wakeable", "admits"),
-    [
-        (Liveness.LIVE, False, True),
-        (Liveness.LOADING, False, True),
-        (Liveness.ABSENT, True, True),
-        (Liveness.ABSENT, False, False),
-    ],
+    ("liveness", "wakeable"), [(Liveness.LIVE, False), (Liveness.LOADING, False), (Liveness.ABSENT, True)]
 )
-def test_a_model_admits_where_a_worker_lives_loads_or_can_be_woken(
-    embed, served, catalog_of, liveness, wakeable, admits
-):
+def test_a_model_admits_where_a_worker_lives_loads_or_can_be_woken(embed, served, catalog_of, liveness, wakeable):
     models = catalog_of(served("m", Operation.EMBED, liveness, wakeable=wakeable))
-    if admits:
-        assert embed(in_catalog=models).model.id == "m"
-    else:
-        assert refused(embed, in_catalog=models).reason == "NO_WORKER"
+    assert embed(in_catalog=models).model.id == "m"
+
+
+def test_a_model_without_a_worker_that_cannot_be_woken_is_unavailable(embed, served, catalog_of):
+    models = catalog_of(served("m", Operation.EMBED, Liveness.ABSENT))
+    error = refused(embed, in_catalog=models)
+    assert (error.code, error.reason) == (grpc.StatusCode.UNAVAILABLE, "NO_WORKER")
 
 
 def test_a_rerank_that_says_nothing_more_has_the_documented_defaults(rerank):

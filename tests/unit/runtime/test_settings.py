@@ -11,7 +11,7 @@ class Sample(Settings):
 
     secret: str = Field(description="never shown")
     num_threads: int = Field(1, ge=1, description="threads")
-    verbose: bool = Field(False, description="say more")
+    verbose: bool = Field(default=False, description="say more")
 
     @model_validator(mode="after")
     def _check(self) -> "Sample":

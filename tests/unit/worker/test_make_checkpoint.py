@@ -1,5 +1,6 @@
 import hashlib
 import json
+import re
 
 import numpy as np
 import pytest
@@ -143,11 +144,12 @@ def test_the_command_writes_a_checkpoint_that_is_served(tmp_path, monkeypatch):
         (["--layers", "0", "new"], r"--layers \(QWEN3_LAYERS\) = '0'"),
     ],
 )
-def test_a_wrong_command_line_is_explained(arguments, message, tmp_path, monkeypatch):
+def test_a_wrong_command_line_is_explained(arguments, message, tmp_path, monkeypatch, capsys):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["qwen3-make-checkpoint", *arguments])
-    with pytest.raises(SystemExit, match=message):
+    with pytest.raises(SystemExit) as ended:
         main()
+    assert re.search(message, f"{ended.value} {capsys.readouterr().err}")
     assert not (tmp_path / "new").exists()

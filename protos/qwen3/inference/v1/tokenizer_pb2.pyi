@@ -154,7 +154,9 @@ class TokenSequence(google.protobuf.message.Message):
 
     @property
     def ends(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """One past the last code point each token covers."""
+        """One past the last code point each token covers. Text is normalised to NFC first: a letter and a mark that become
+        one have the span of the letter.
+        """
 
     def __init__(
         self,
