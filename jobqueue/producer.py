@@ -80,8 +80,8 @@ class Producer:
         Raises CallTooLargeError, QueueFullError, NoWorkerError, QueueAwayError, or JobFailedError with the call's own
         sequence number. When it raises or is cancelled, the call's waiting jobs leave the queue.
         """
-        self._check_size(submission)
         jobs = split(submission.call, max_tokens=self._limits.max_job_tokens)
+        self._check_size(submission, len(jobs))
         job_ids = [os.urandom(16) for _ in jobs]
         with self._reader(submission.queue).expect(job_ids) as waiters:
             admission = asyncio.create_task(self._admit(submission, jobs, job_ids))
@@ -93,10 +93,13 @@ class Producer:
                 if unanswered:
                     self._tasks.create_task(self._withdraw(submission, jobs, admission, unanswered))
 
-    def _check_size(self, submission: Submission) -> None:
-        num_tokens, (max_tokens, _) = sum(submission.call.lengths), self._limits.of(submission.lane)
+    def _check_size(self, submission: Submission, num_jobs: int) -> None:
+        num_tokens = sum(submission.call.lengths)
+        max_tokens, max_jobs = self._limits.of(submission.lane)
         if num_tokens > max_tokens:
             raise CallTooLargeError(f"{num_tokens} tokens in one call, the queue holds {max_tokens}; split the call")
+        if num_jobs > max_jobs:
+            raise CallTooLargeError(f"the call makes {num_jobs} jobs, the queue holds {max_jobs}; split the call")
 
     def _reader(self, queue: str) -> ReplyReader:
         if queue not in self._readers:

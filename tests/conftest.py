@@ -33,7 +33,7 @@ def _made(tmp_path_factory: pytest.TempPathFactory, task: str) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session", params=binaries(), ids=lambda binary: binary.parent.name + "/" + binary.name)
+@pytest.fixture(scope="session", params=binaries(), ids=["embedded", "own"][: len(binaries())])
 def any_redis_url(request) -> Iterator[str]:
     """A server of each kind that this machine has; tests that share it take model names of their own."""
     with redis_server(request.param) as url:

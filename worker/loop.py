@@ -165,8 +165,8 @@ class WorkerLoop:
         if not batch:
             return batch
         confirmed = self._patiently(lambda: self._consumer.confirm([work.taken for work in batch]))
-        still_wanted = {taken.entry_id for taken in confirmed}
-        return [work for work in batch if work.taken.entry_id in still_wanted]
+        still_wanted = {taken.job_id for taken in confirmed}
+        return [work for work in batch if work.taken.job_id in still_wanted]
 
     def _compute(self, batch: Sequence[Work]) -> Finished:
         self._batch_started_at = started_at = time.monotonic()

@@ -127,6 +127,9 @@ async def test_a_call_that_no_queue_can_hold_must_be_split(queue, any_redis_url)
             await producer.submit(submission(queue.name, job_of(31), deadline=soon()))
         with pytest.raises(CallTooLargeError, match="16 tokens in one call, the queue holds 15"):
             await producer.submit(submission(queue.name, job_of(16), lane=Lane.BULK, deadline=soon()))
+    async with producer_at(any_redis_url, max_jobs=2, max_job_tokens=5) as producer:
+        with pytest.raises(CallTooLargeError, match="makes 3 jobs, the queue holds 2"):
+            await producer.submit(submission(queue.name, job_of(5, 5, 5), deadline=soon()))
 
 
 async def test_a_cancelled_call_leaves_nothing_in_the_queue(queue, any_redis_url):
