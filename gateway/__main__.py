@@ -10,6 +10,7 @@ from gateway.config import GatewaySettings
 from gateway.server import serve
 from jobqueue.errors import UnsuitableServerError
 from runtime.logs import configure_logging
+from runtime.settings import SettingError
 from runtime.stopping import stop_on_signals
 
 
@@ -18,7 +19,7 @@ def main() -> None:
     configure_logging(settings.log_level, process="gateway")
     try:
         uvloop.run(_serve(settings))
-    except (UnsuitableServerError, ValueError, RuntimeError) as error:
+    except (UnsuitableServerError, SettingError) as error:
         structlog.get_logger().error("cannot serve", error=str(error))
         sys.exit(1)
     except ExceptionGroup:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from runtime.settings import Settings
+from runtime.settings import ListenAddress, LogLevel, Settings
 
 
 class GatewaySettings(Settings):
@@ -14,7 +14,7 @@ class GatewaySettings(Settings):
     model_config = SettingsConfigDict(cli_prog_name="qwen3-gateway")
 
     redis: str = Field(description="URL of the Redis server: redis://, rediss:// or unix://")
-    listen: str = Field("127.0.0.1:50051", description="HOST:PORT to listen on; port 0 takes a free one")
+    listen: ListenAddress = Field("127.0.0.1:50051", description="HOST:PORT to listen on; port 0 takes a free one")
     default_embedding_model: str = Field("", description="model meant by an empty name; else the only one served")
     default_rerank_model: str = Field("", description="reranker meant by an empty name; else the only one served")
     pin: Annotated[list[str], NoDecode] = Field(
@@ -28,18 +28,12 @@ class GatewaySettings(Settings):
     max_job_tokens: PositiveInt = Field(
         4096, description="tokens of one job; a larger call is split, a longer text not"
     )
+    max_text_bytes: PositiveInt = Field(1_048_576, description="most bytes of one text, whatever truncation says")
+    max_calls_in_flight: PositiveInt = Field(20_000, description="most unary calls at once; more are sent elsewhere")
     default_timeout_s: PositiveFloat = Field(30.0, description="deadline, s, of a call whose client sets none")
     drain_grace_s: PositiveFloat = Field(30.0, description="seconds that calls in flight get after SIGTERM")
     tokenizer_threads: PositiveInt = Field(2, description="threads that tokenise")
-    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
-
-    @field_validator("listen")
-    @classmethod
-    def _check_listen(cls, value: str) -> str:
-        host, _, port = value.rpartition(":")
-        if not host or not port.isdecimal():
-            raise ValueError("HOST:PORT is expected")
-        return value
+    log_level: LogLevel = Field("info", description="what is logged")
 
     @field_validator("pin", mode="before")
     @classmethod

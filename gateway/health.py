@@ -31,12 +31,12 @@ _Status = health_pb2.HealthCheckResponse
 def health_of(catalog: Catalog, *, draining: bool) -> Mapping[str, bool]:
     """Whether a request to each service and model could succeed."""
     up = catalog.reachable and not draining
-    admitting = {model.announcement.operation for model in catalog.models.values() if model.admits}
-    models = {f"model:{id_}": up and model.admits for id_, model in catalog.models.items()}
+    serving = {model.announcement.operation for model in catalog.models.values() if model.serves}
+    models = {f"model:{id_}": up and model.serves for id_, model in catalog.models.items()}
     return models | {
         "": up,
-        _EMBEDDING: up and Operation.EMBED in admitting,
-        _RERANK: up and Operation.RERANK in admitting,
+        _EMBEDDING: up and Operation.EMBED in serving,
+        _RERANK: up and Operation.RERANK in serving,
         _TOKENIZER: not draining and bool(catalog.models),
         _MODEL: not draining,
     }
@@ -61,9 +61,9 @@ class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # th
         return health_pb2.HealthCheckResponse(status=status)
 
     async def List(self, request: Any, context: Context) -> Any:
-        names = health_of(self._registry.catalog, draining=self._draining)
+        health = health_of(self._registry.catalog, draining=self._draining)
         return health_pb2.HealthListResponse(
-            statuses={name: health_pb2.HealthCheckResponse(status=self._status(name)) for name in names}
+            statuses={name: health_pb2.HealthCheckResponse(status=_status(up)) for name, up in health.items()}
         )
 
     async def Watch(self, request: Any, context: Context) -> AsyncIterator[Any]:
@@ -79,7 +79,11 @@ class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # th
             await update.wait()
 
     def _status(self, service: str) -> int:
-        serving = health_of(self._registry.catalog, draining=self._draining).get(service)
-        if serving is None:
-            return int(_Status.SERVICE_UNKNOWN)
-        return int(_Status.SERVING if serving else _Status.NOT_SERVING)
+        return _status(health_of(self._registry.catalog, draining=self._draining).get(service))
+
+
+def _status(up: bool | None) -> int:  # noqa: FBT001 - the value that is translated
+    """`up` is None for a service that nobody knows."""
+    if up is None:
+        return int(_Status.SERVICE_UNKNOWN)
+    return int(_Status.SERVING if up else _Status.NOT_SERVING)

@@ -14,6 +14,8 @@ from google.protobuf.message import DecodeError
 from gateway.calls import Call, current_call
 from gateway.errors import CallError, explain, trailing_metadata, unavailable
 
+HEALTH = "/grpc.health.v1."  # answered as long as there is somebody to ask
+
 log = structlog.get_logger()
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -30,8 +32,9 @@ class _Malformed:
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """The outermost interceptor."""
 
-    def __init__(self, *, default_timeout_s: float) -> None:
+    def __init__(self, *, default_timeout_s: float, max_in_flight: int) -> None:
         self._default_timeout_s = default_timeout_s
+        self._max_in_flight = max_in_flight
         self._in_flight: set[asyncio.Task[Any]] = set()
         self._is_draining = False
 
@@ -78,7 +81,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     async def _answer(self, behavior: Any, request: Any, context: Context, call: Call, method: str) -> Any:
         try:
-            response, error = await self._attempt(behavior, request, call, context)
+            response, error = await self._attempt(behavior, request, context, call, method)
         except asyncio.CancelledError:
             _log_call(method, call, "CANCELLED")
             raise
@@ -89,10 +92,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         context.set_trailing_metadata(trailers)
         return response
 
-    async def _attempt(self, behavior: Any, request: Any, call: Call, context: Context) -> tuple[Any, CallError | None]:
+    async def _attempt(
+        self, behavior: Any, request: Any, context: Context, call: Call, method: str
+    ) -> tuple[Any, CallError | None]:
         """The response, or why there is none. A cancellation by the client leaves as the exception that it is."""
         try:
-            self._check_serving()
+            if not method.startswith(HEALTH):
+                self._check_serving()
             _check_parsed(request)
             async with asyncio.timeout_at(call.deadline):
                 return await behavior(request, context), None
@@ -109,6 +115,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _check_serving(self) -> None:
         if self._is_draining:
             raise _draining()
+        if len(self._in_flight) > self._max_in_flight:
+            raise unavailable("OVERLOADED", f"more than {self._max_in_flight} calls are in flight")
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[None]:

@@ -60,8 +60,3 @@ def rerank_prompt(query: str, documents: Sequence[str], *, instruction: str, fie
         field=field,
         shared_field="query" if len(query) >= len(instruction) else "instruction",
     )
-
-
-def plain_prompt(texts: Sequence[str], *, appends: bool) -> Prompt:
-    """Texts and nothing else."""
-    return Prompt(texts=texts, appends=appends, field="inputs")

@@ -10,10 +10,12 @@ import structlog
 
 from gateway.tokenization import PromptTokenizer
 from jobqueue.announcements import Announcement, Liveness, Sighting, read_sightings, read_tokenizer, tokenizer_digest
-from jobqueue.connection import AWAY_ERRORS, AsyncRedis
+from jobqueue.connection import REPLY_TIMEOUT_S, AsyncRedis, ResponseError, redis_border
+from jobqueue.errors import QueueAwayError
 from jobqueue.messages import Operation
 
 POLL_S = 0.5
+MOST_WARNINGS = 1000  # of different announcements
 VANISHED_KEPT_S = 10.0  # two leases of the default length
 
 log = structlog.get_logger()
@@ -32,9 +34,14 @@ class ServedModel:
         return self.announcement.model_id
 
     @property
+    def serves(self) -> bool:
+        """Whether a worker lives, or comes when the queue fills."""
+        return self.liveness is Liveness.LIVE or self.announcement.wakeable
+
+    @property
     def admits(self) -> bool:
-        """Whether a call could be answered: by a worker that lives, loads, or comes when its queue fills."""
-        return self.liveness is not Liveness.ABSENT or self.announcement.wakeable
+        """Whether a call may wait for an answer: also while a worker loads its weights."""
+        return self.serves or self.liveness is Liveness.LOADING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,16 +76,25 @@ class Registry:
 
     async def refresh(self) -> None:
         try:
-            sightings = await read_sightings(self._redis, report=lambda error: self._warn_once(str(error)))
-            chosen = choose_revisions(sightings, self._pinned)
-            models = {sighting.announcement.model_id: await self._served(sighting) for sighting in chosen}
-            served = {id_: model for id_, model in models.items() if model}
-            self.catalog = Catalog(models=self._with_vanished(served), reachable=True)
-        except AWAY_ERRORS as error:
+            with redis_border():
+                async with asyncio.timeout(REPLY_TIMEOUT_S):
+                    self.catalog = await self._read_catalog()
+        except (QueueAwayError, ResponseError) as error:
             if self.catalog.reachable:
                 log.warning("redis away", error=str(error))
             self.catalog = Catalog(models=self.catalog.models, reachable=False)
         self.notify()
+
+    async def _read_catalog(self) -> Catalog:
+        sightings = await read_sightings(self._redis, report=lambda error: self._warn_once(str(error)))
+        chosen = choose_revisions(sightings, self._pinned)
+        models = {sighting.announcement.model_id: await self._served(sighting) for sighting in chosen}
+        catalog = Catalog(
+            models=self._with_vanished({id_: model for id_, model in models.items() if model}), reachable=True
+        )
+        used = {model.announcement.tokenizer_digest for model in catalog.models.values()}
+        self._tokenizers = {digest: kept for digest, kept in self._tokenizers.items() if digest in used}
+        return catalog
 
     def notify(self) -> None:
         """Wake everyone who waits for an update."""
@@ -94,10 +110,11 @@ class Registry:
         now = time.monotonic()
         self._seen |= {id_: (now, model) for id_, model in models.items()}
         self._seen = {id_: entry for id_, entry in self._seen.items() if now - entry[0] < VANISHED_KEPT_S}
-        return {id_: replace(model, liveness=Liveness.ABSENT) for id_, (_, model) in self._seen.items()} | dict(models)
+        vanished = {id_: replace(model, liveness=Liveness.ABSENT) for id_, (_, model) in self._seen.items()}
+        return vanished | dict(models)
 
     def _warn_once(self, problem: str) -> None:
-        if problem not in self._warned:
+        if problem not in self._warned and len(self._warned) < MOST_WARNINGS:
             self._warned.add(problem)
             log.warning("announcement left out", problem=problem)
 

@@ -8,12 +8,24 @@ from collections.abc import Iterator, Sequence
 from tokenizers import Encoding
 
 from gateway.calls import Call
+from gateway.errors import invalid_field
 from gateway.registry import Catalog, ServedModel
 from gateway.tokenization import TokenizedPrompt
-from gateway.validation import MIN_DIMENSIONS, EmbedTask, Limits, RerankTask, TokenizeTask, default_model, max_vectors
+from gateway.validation import (
+    MAX_REPLY_BYTES,
+    MIN_DIMENSIONS,
+    EmbedTask,
+    Limits,
+    RerankTask,
+    TokenizeTask,
+    default_model,
+    max_vectors,
+)
 from jobqueue.announcements import Liveness
-from jobqueue.messages import Operation, Result, VectorEncoding
+from jobqueue.messages import Operation, Result, TokenIds, VectorEncoding
 from qwen3.inference.v1 import common_pb2, embedding_pb2, model_pb2, rerank_pb2, tokenizer_pb2
+
+TOKEN_BYTES = 9  # of an id, a start and an end, as varints of up to 3 bytes
 
 _STATES = {
     Liveness.ABSENT: model_pb2.MODEL_STATE_UNAVAILABLE,
@@ -82,26 +94,38 @@ def count_response(model: ServedModel, prompt: TokenizedPrompt) -> tokenizer_pb2
     )
 
 
-def tokenize_response(task: TokenizeTask, encodings: Sequence[Encoding]) -> tokenizer_pb2.TokenizeResponse:
+def tokenize_response(task: TokenizeTask) -> tokenizer_pb2.TokenizeResponse:
+    """Encodes too, so run it off the event loop. Raises CallError where the reply would not fit a client."""
+    encodings = task.model.tokenizer.encode_with_offsets(task.texts)
+    if sum(len(encoding) for encoding in encodings) > MAX_REPLY_BYTES // TOKEN_BYTES:
+        raise invalid_field("inputs", "the reply would be larger than clients receive; split the call")
     appended = task.model.tokenizer.appended if task.appends else array("i")
     return tokenizer_pb2.TokenizeResponse(
         sequences=[
-            tokenizer_pb2.TokenSequence(
-                ids=[*encoding.ids, *appended],
-                starts=[*(start for start, _ in encoding.offsets), *[len(text)] * len(appended)],
-                ends=[*(end for _, end in encoding.offsets), *[len(text)] * len(appended)],
-            )
-            for text, encoding in zip(task.texts, encodings, strict=True)
+            _token_sequence(text, encoding, appended) for text, encoding in zip(task.texts, encodings, strict=True)
         ]
     )
 
 
-def model_message(model: ServedModel, catalog: Catalog, limits: Limits) -> model_pb2.Model:
+def _token_sequence(text: str, encoding: Encoding, appended: TokenIds) -> tokenizer_pb2.TokenSequence:
+    """What NFC joins to a letter belongs to its token, so a token ends no earlier than the next begins."""
+    starts = [start for start, _ in encoding.offsets]
+    ends = [max(end, after) for (_, end), after in zip(encoding.offsets, [*starts[1:], len(text)], strict=True)]
+    nothing = [len(text)] * len(appended)
+    return tokenizer_pb2.TokenSequence(ids=[*encoding.ids, *appended], starts=starts + nothing, ends=ends + nothing)
+
+
+def model_messages(ids: Sequence[str], catalog: Catalog, limits: Limits) -> list[model_pb2.Model]:
+    defaults = [default_model(operation, catalog, limits) for operation in Operation]
+    default_ids = {model.id for model in defaults if model is not None}
+    return [_model_message(catalog.models[id_], limits, is_default=id_ in default_ids) for id_ in ids]
+
+
+def _model_message(model: ServedModel, limits: Limits, *, is_default: bool) -> model_pb2.Model:
     announcement = model.announcement
     embeds = announcement.operation is Operation.EMBED
     native = announcement.native_dimensions
     most = max_vectors(limits, native, VectorEncoding.FLOAT32) if embeds else limits.max_rerank_documents
-    default = default_model(announcement.operation, catalog, limits)
     return model_pb2.Model(
         id=model.id,
         task=model_pb2.MODEL_TASK_EMBEDDING if embeds else model_pb2.MODEL_TASK_RERANK,
@@ -113,7 +137,7 @@ def model_message(model: ServedModel, catalog: Catalog, limits: Limits) -> model
         max_batch_inputs=most,
         encodings=[embedding_pb2.VectorEncoding.ValueType(encoding) for encoding in VectorEncoding] if embeds else [],
         default_instruction=announcement.default_instruction,
-        default_for_task=default is not None and default.id == model.id,
+        default_for_task=is_default,
     )
 
 

@@ -20,10 +20,13 @@ from jobqueue.connection import AsyncRedis, connect_async, probe_async
 from jobqueue.errors import QueueAwayError
 from jobqueue.producer import Producer, QueueLimits
 from runtime.ready import say_ready
+from runtime.settings import SettingError
 
 MAX_REQUEST_BYTES = 32 * 1024 * 1024
 RECONNECT_S = 1.0
-LAST_WORDS_S = 5.0  # for streams: every call has been answered by then
+LAME_DUCK_S = 0.5
+LAST_WORDS_S = 2.0  # for those who outlast the grace and are told so
+MOST_PENDING = 2**31 - 1
 
 log = structlog.get_logger()
 
@@ -31,7 +34,8 @@ log = structlog.get_logger()
 async def serve(settings: GatewaySettings, stopping: asyncio.Event) -> None:
     """Serve until `stopping` is set, then let calls in flight finish within the grace.
 
-    Prints `ready HOST:PORT` once it listens. Raises UnsuitableServerError for a Redis that could lose jobs.
+    Prints `ready HOST:PORT` once it listens. Raises UnsuitableServerError for a Redis that could lose jobs,
+    SettingError for an address that cannot be listened on.
     """
     async with _client(settings.redis) as redis:
         await _await_redis(redis, stopping)
@@ -41,7 +45,10 @@ async def serve(settings: GatewaySettings, stopping: asyncio.Event) -> None:
         registry = Registry(redis, pinned=settings.pin)
         tokenization = Tokenization(num_threads=settings.tokenizer_threads)
         parts = Parts(registry=registry, tokenization=tokenization, producer=producer, limits=_limits(settings))
-        health, calls = HealthService(registry), CallInterceptor(default_timeout_s=settings.default_timeout_s)
+        health = HealthService(registry)
+        calls = CallInterceptor(
+            default_timeout_s=settings.default_timeout_s, max_in_flight=settings.max_calls_in_flight
+        )
         server, address = _build(settings, parts, health, calls)
         await registry.refresh()
         async with producer, asyncio.TaskGroup() as tasks:
@@ -51,10 +58,20 @@ async def serve(settings: GatewaySettings, stopping: asyncio.Event) -> None:
             await stopping.wait()
             log.info("draining")
             health.drain()
-            await calls.drain(settings.drain_grace_s)
-            await server.stop(LAST_WORDS_S)
+            await _drain(server, calls, settings.drain_grace_s)
             polling.cancel()
         tokenization.close()
+
+
+async def _drain(server: grpc.aio.Server, calls: CallInterceptor, grace_s: float) -> None:
+    """Refuse new calls, first with a time to try again, soon by closing connections; let those in flight finish.
+
+    gRPC cancels what arrives in the moment of closing without a word, so clients get a moment to look elsewhere.
+    """
+    draining = asyncio.create_task(calls.drain(grace_s))
+    await asyncio.sleep(LAME_DUCK_S)
+    await server.stop(grace_s + LAST_WORDS_S)
+    await draining
 
 
 @contextlib.asynccontextmanager
@@ -87,14 +104,23 @@ def _build(
 ) -> tuple[grpc.aio.Server, str]:
     server = grpc.aio.server(
         interceptors=[calls],
-        options=[("grpc.max_receive_message_length", MAX_REQUEST_BYTES), ("grpc.so_reuseport", 0)],
+        options=[
+            ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+            ("grpc.so_reuseport", 0),
+            # Beyond these gRPC cancels calls at random, without a word; our own limit answers them.
+            ("grpc.server.max_pending_requests", MOST_PENDING),
+            ("grpc.server.max_pending_requests_hard_limit", MOST_PENDING),
+        ],
     )
     add_services(server, parts)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
     reflection.enable_server_reflection([*SERVICES, health_name, reflection.SERVICE_NAME], server)
     host, _, _ = settings.listen.rpartition(":")
-    port = server.add_insecure_port(settings.listen)
+    try:
+        port = server.add_insecure_port(settings.listen)
+    except RuntimeError as error:
+        raise SettingError(f"--listen {settings.listen}: cannot listen there") from error
     return server, f"{host}:{port}"
 
 
@@ -102,6 +128,7 @@ def _limits(settings: GatewaySettings) -> Limits:
     return Limits(
         max_embed_inputs=settings.max_embed_inputs,
         max_rerank_documents=settings.max_rerank_documents,
+        max_text_bytes=settings.max_text_bytes,
         default_embedding_model=settings.default_embedding_model,
         default_rerank_model=settings.default_rerank_model,
     )

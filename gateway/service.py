@@ -8,19 +8,18 @@ import grpc
 import grpc.aio
 
 from gateway.calls import Call, current_call
-from gateway.errors import CallError, invalid_field, trailing_metadata
+from gateway.errors import CallError, trailing_metadata
 from gateway.prompts import embed_prompt, rerank_prompt
 from gateway.registry import Registry, ServedModel
 from gateway.responses import (
     count_response,
     embed_response,
-    model_message,
+    model_messages,
     rerank_response,
     tokenize_response,
 )
 from gateway.tokenization import Tokenization, TokenizedPrompt, Truncation
 from gateway.validation import (
-    MAX_REPLY_BYTES,
     EmbedTask,
     Limits,
     validate_count,
@@ -124,11 +123,7 @@ class TokenizerService(tokenizer_pb2_grpc.TokenizerServiceServicer):
     ) -> tokenizer_pb2.TokenizeResponse:
         parts = self._parts
         task = validate_tokenize(request, parts.registry.catalog, parts.limits)
-        encodings = await parts.tokenization.encode(task.model.tokenizer, task.texts)
-        response = tokenize_response(task, encodings)
-        if response.ByteSize() > MAX_REPLY_BYTES:
-            raise invalid_field("inputs", "the reply would be larger than clients receive; split the call")
-        return response
+        return await parts.tokenization.run(lambda: tokenize_response(task))
 
 
 class ModelService(model_pb2_grpc.ModelServiceServicer):
@@ -140,14 +135,14 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         catalog, limits = self._parts.registry.catalog, self._parts.limits
         rest = sorted(id_ for id_ in catalog.models if id_ > request.page_token)
         return model_pb2.ListModelsResponse(
-            models=[model_message(catalog.models[id_], catalog, limits) for id_ in rest[:page_size]],
+            models=model_messages(rest[:page_size], catalog, limits),
             next_page_token=rest[page_size - 1] if len(rest) > page_size else "",
         )
 
     async def GetModel(self, request: model_pb2.GetModelRequest, context: Context) -> model_pb2.GetModelResponse:
         catalog, limits = self._parts.registry.catalog, self._parts.limits
         model = validate_get_model(request, catalog)
-        return model_pb2.GetModelResponse(model=model_message(model, catalog, limits))
+        return model_pb2.GetModelResponse(model=model_messages([model.id], catalog, limits)[0])
 
 
 def _embed_job(task: EmbedTask, prompt: TokenizedPrompt) -> Job:

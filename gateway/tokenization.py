@@ -7,17 +7,28 @@ reranker's prompt and answer for itself.
 import asyncio
 import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import TypeVar
 
 from tokenizers import AddedToken, Encoding, Tokenizer
 
 from gateway.errors import invalid_field
 from gateway.prompts import Prompt
+from jobqueue.cost import split_by_size
 from jobqueue.messages import TokenIds
+
+T = TypeVar("T")
+
+
+# Characters that are tokenised in one go, some tens of milliseconds.
+SLICE_CHARS = 256 * 1024
+
+# Characters of a text that decide how its label is cut into tokens: more than any token has.
+LABEL_CONTEXT = 512
 
 
 class Truncation(IntEnum):
@@ -53,8 +64,18 @@ class PromptTokenizer:
         self.template_ids = lru_cache(maxsize=16)(self._template_ids)
 
     def encode(self, texts: Sequence[str]) -> list[Encoding]:
-        """Users' texts, nothing appended. Offsets are code points of the text."""
+        """Users' texts, nothing appended, without offsets."""
+        return self._users.encode_batch_fast(list(texts), add_special_tokens=False)
+
+    def encode_with_offsets(self, texts: Sequence[str]) -> list[Encoding]:
+        """The same, with the code points that each token covers."""
         return self._users.encode_batch(list(texts), add_special_tokens=False)
+
+    def num_label_tokens(self, label: str, text: str) -> int:
+        """How many tokens of label and text begin in the label, white space at its end not counted."""
+        head = label + text[:LABEL_CONTEXT]
+        (encoding,) = self.encode_with_offsets([head])
+        return sum(start < len(label.rstrip()) for start, _ in encoding.offsets)
 
     def _template_ids(self, text: str) -> TokenIds:
         return array("i", self._template.encode(text, add_special_tokens=False).ids)
@@ -77,32 +98,56 @@ class Tokenization:
     async def tokenize(
         self, tokenizer: PromptTokenizer, prompt: Prompt, *, policy: Truncation, max_tokens: int | None
     ) -> TokenizedPrompt:
-        """See `tokenize`."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, lambda: tokenize(tokenizer, prompt, policy, max_tokens))
+        """See `tokenize`. A large call goes in slices: others get their turn, and a cancelled one stops."""
+        sizes = [len(text) for text in prompt.texts]
+        slices = [
+            await self.run(partial(tokenize, tokenizer, prompt, policy, max_tokens, part))
+            for part in split_by_size(sizes, SLICE_CHARS)
+        ]
+        return TokenizedPrompt(
+            prefix=slices[0].prefix,
+            tails=tuple(tail for part in slices for tail in part.tails),
+            truncated=tuple(cut for part in slices for cut in part.truncated),
+            elapsed_us=sum(part.elapsed_us for part in slices),
+        )
 
-    async def encode(self, tokenizer: PromptTokenizer, texts: Sequence[str]) -> list[Encoding]:
-        """Texts as they are, nothing appended, with offsets."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, tokenizer.encode, texts)
+    async def run(self, work: Callable[[], T]) -> T:
+        """Other work on tokens, in the same threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def close(self) -> None:
         self._threads.shutdown(cancel_futures=True)
 
 
-def tokenize(tokenizer: PromptTokenizer, prompt: Prompt, policy: Truncation, max_tokens: int | None) -> TokenizedPrompt:
-    """Token ids of every prompt, none longer than `max_tokens` (None: no limit).
+def tokenize(
+    tokenizer: PromptTokenizer,
+    prompt: Prompt,
+    policy: Truncation,
+    max_tokens: int | None,
+    part: range | None = None,
+) -> TokenizedPrompt:
+    """Token ids of every prompt, or of the texts in `part`, none longer than `max_tokens` (None: no limit).
 
     Template, instruction, a reranker's query and the appended token always survive a cut. Raises CallError naming the
     text that is too long under ERROR, or the query that leaves no room for a document.
     """
     started = time.perf_counter()
-    shared, *encodings = tokenizer.encode([prompt.shared, *(prompt.label + text for text in prompt.texts)])
+    part = range(len(prompt.texts)) if part is None else part
+    shared, *encodings = tokenizer.encode([prompt.shared, *(prompt.label + prompt.texts[index] for index in part)])
     prefix = tokenizer.template_ids(prompt.template_head) + array("i", shared.ids)
     suffix = tokenizer.template_ids(prompt.template_tail) + (tokenizer.appended if prompt.appends else array("i"))
     num_fixed = len(prefix) + len(suffix)
     kept = [
-        _fit(encoding, prompt, index, policy, num_fixed=num_fixed, max_tokens=max_tokens or len(encoding) + num_fixed)
-        for index, encoding in enumerate(encodings)
+        _fit(
+            tokenizer,
+            encoding,
+            prompt,
+            index,
+            policy,
+            num_fixed=num_fixed,
+            max_tokens=max_tokens or len(encoding) + num_fixed,
+        )
+        for index, encoding in zip(part, encodings, strict=True)
     ]
     return TokenizedPrompt(
         prefix=prefix,
@@ -113,16 +158,24 @@ def tokenize(tokenizer: PromptTokenizer, prompt: Prompt, policy: Truncation, max
 
 
 def _fit(
-    encoding: Encoding, prompt: Prompt, index: int, policy: Truncation, *, num_fixed: int, max_tokens: int
+    tokenizer: PromptTokenizer,
+    encoding: Encoding,
+    prompt: Prompt,
+    index: int,
+    policy: Truncation,
+    *,
+    num_fixed: int,
+    max_tokens: int,
 ) -> list[int]:
     """The ids of label and text that fit beside the fixed parts. The label stays before what is left of the text."""
     ids, room = encoding.ids, max_tokens - num_fixed
     if len(ids) <= room:
         return ids
-    num_label = sum(start < len(prompt.label.rstrip()) for start, _ in encoding.offsets)
+    num_label = tokenizer.num_label_tokens(prompt.label, prompt.texts[index]) if prompt.label else 0
     if room <= num_label:
         raise invalid_field(
-            prompt.shared_field, f"leaves no room for a text within the model's {max_tokens} tokens of input"
+            prompt.shared_field or f"{prompt.field}[{index}]",
+            f"leaves no room for a text within the model's {max_tokens} tokens of input",
         )
     if policy is Truncation.ERROR:
         raise invalid_field(

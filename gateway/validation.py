@@ -24,6 +24,9 @@ VECTOR_OVERHEAD_BYTES = 32  # an Embedding's tags, lengths, scale, token_count a
 RESULT_OVERHEAD_BYTES = 40  # likewise a RerankResult's
 MAX_PAGE_SIZE = 1000
 DEFAULT_PAGE_SIZE = 100
+MOST_IDS_SHOWN = 20
+
+_TASKS = {Operation.EMBED: "embedding", Operation.RERANK: "reranking"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +35,7 @@ class Limits:
 
     max_embed_inputs: int
     max_rerank_documents: int
+    max_text_bytes: int
     default_embedding_model: str = ""
     default_rerank_model: str = ""
 
@@ -88,13 +92,11 @@ def validate_embed(request: embedding_pb2.EmbedRequest, catalog: Catalog, limits
     config = request.config
     _check_request_id(request.request_id)
     model = _admitting(_find_model(config.model, Operation.EMBED, catalog, limits, field="config.model"))
-    instruction = _embed_instruction(config, model, prefix="config.")
+    instruction = _embed_instruction(config, model, limits, prefix="config.")
     dimensions = _dimensions(config.dimensions, model)
     wire_encoding = _enum(config.encoding, embedding_pb2.VectorEncoding, "config.encoding", default=1)
     encoding = VectorEncoding(wire_encoding)
-    _check_texts(
-        request.inputs, "inputs", most=max_vectors(limits, dimensions, encoding), hint="EmbedStream takes more"
-    )
+    _check_texts(request.inputs, "inputs", most=max_vectors(limits, dimensions, encoding), limits=limits)
     return EmbedTask(
         model=model,
         texts=request.inputs,
@@ -111,8 +113,8 @@ def validate_rerank(request: rerank_pb2.RerankRequest, catalog: Catalog, limits:
     """Raises CallError with the field at fault."""
     _check_request_id(request.request_id)
     model = _admitting(_find_model(request.model, Operation.RERANK, catalog, limits, field="model"))
-    _check_text(request.query, "query")
-    _check_texts(request.documents, "documents", most=limits.max_rerank_documents, hint="split the call")
+    _check_text(request.query, "query", limits)
+    _check_texts(request.documents, "documents", most=limits.max_rerank_documents, limits=limits)
     order = _enum(request.order, rerank_pb2.RerankOrder, "order", default=rerank_pb2.RERANK_ORDER_SCORE_DESCENDING)
     score_type = _enum(
         request.score_type, rerank_pb2.ScoreType, "score_type", default=rerank_pb2.SCORE_TYPE_PROBABILITY
@@ -127,7 +129,7 @@ def validate_rerank(request: rerank_pb2.RerankRequest, catalog: Catalog, limits:
         model=model,
         query=request.query,
         documents=request.documents,
-        instruction=_rerank_instruction(request, model),
+        instruction=_rerank_instruction(request, model, limits),
         top_n=request.top_n,
         return_documents=request.return_documents,
         by_score=order == rerank_pb2.RERANK_ORDER_SCORE_DESCENDING,
@@ -143,20 +145,24 @@ def validate_count(request: tokenizer_pb2.CountTokensRequest, catalog: Catalog, 
     model = _find_any_model(request.model, operation, catalog, limits)
     reranks = model.announcement.operation is Operation.RERANK
     if reranks:
-        _check_text(request.query, "query")
+        _check_text(request.query, "query", limits)
         if request.input_type:
             raise invalid_field("input_type", "does not go with a reranker")
     elif request.query:
         raise invalid_field("query", f"{model.id} is an embedding model")
-    _check_texts(request.inputs, "inputs", most=limits.max_rerank_documents, hint="split the call")
-    instruction = _rerank_instruction(request, model) if reranks else _embed_instruction(request, model, prefix="")
+    _check_texts(request.inputs, "inputs", most=limits.max_rerank_documents, limits=limits)
+    instruction = (
+        _rerank_instruction(request, model, limits)
+        if reranks
+        else _embed_instruction(request, model, limits, prefix="")
+    )
     return CountTask(model=model, texts=request.inputs, instruction=instruction, query=request.query)
 
 
 def validate_tokenize(request: tokenizer_pb2.TokenizeRequest, catalog: Catalog, limits: Limits) -> TokenizeTask:
     """Raises CallError with the field at fault."""
     model = _find_any_model(request.model, Operation.EMBED, catalog, limits)
-    _check_texts(request.inputs, "inputs", most=limits.max_rerank_documents, hint="split the call")
+    _check_texts(request.inputs, "inputs", most=limits.max_rerank_documents, limits=limits)
     appends = request.add_special_tokens if request.HasField("add_special_tokens") else True
     return TokenizeTask(model=model, texts=request.inputs, appends=appends)
 
@@ -223,9 +229,9 @@ def _default_or_error(operation: Operation, catalog: Catalog, limits: Limits, *,
     if default is not None:
         return default
     if len(catalog.of(operation)) > 1 and not _default_name(operation, limits):
-        served = ", ".join(model.id for model in catalog.of(operation))
+        served = _some([model.id for model in catalog.of(operation)])
         raise invalid_field(field, f"is required where several models are served: {served}")
-    raise unavailable("NO_WORKER", f"no default model for {operation.name} is served now")
+    raise unavailable("NO_WORKER", f"no default model for {_TASKS[operation]} is served now")
 
 
 def _named_model(name: str, catalog: Catalog) -> ServedModel:
@@ -235,18 +241,25 @@ def _named_model(name: str, catalog: Catalog) -> ServedModel:
             code=grpc.StatusCode.NOT_FOUND,
             reason="MODEL_NOT_FOUND",
             message=f"no model {name[:100]!r} is served",
-            metadata={"served": ",".join(sorted(catalog.models))},
+            metadata={"served": _some(sorted(catalog.models))},
         )
     return model
 
 
+def _some(ids: Sequence[str]) -> str:
+    """The first of them: a status travels in headers, which have room for a few thousand bytes."""
+    shown = [id_[:100] for id_ in ids[:MOST_IDS_SHOWN]]
+    return ",".join([*shown, f"and {len(ids) - len(shown)} more"] if len(ids) > len(shown) else shown)
+
+
 def _wrong_task(model: ServedModel, operation: Operation, catalog: Catalog, field: str) -> CallError:
+    found, asked = _TASKS[model.announcement.operation], _TASKS[operation]
     return CallError(
         code=grpc.StatusCode.INVALID_ARGUMENT,
         reason="WRONG_TASK",
-        message=f"{field}: {model.id} is a model for {model.announcement.operation.name}, not for {operation.name}",
+        message=f"{field}: {model.id} is a model for {found}, not for {asked}",
         field=field,
-        metadata={"served": ",".join(served.id for served in catalog.of(operation))},
+        metadata={"served": _some([served.id for served in catalog.of(operation)])},
     )
 
 
@@ -261,18 +274,21 @@ def _check_request_id(request_id: str) -> None:
         raise invalid_field("request_id", "must be at most 128 printable ASCII characters")
 
 
-def _check_texts(texts: Sequence[str], field: str, *, most: int, hint: str) -> None:
+def _check_texts(texts: Sequence[str], field: str, *, most: int, limits: Limits) -> None:
     if not texts:
         raise invalid_field(field, "is empty")
     if len(texts) > most:
-        raise invalid_field(field, f"{len(texts)} where {most} fit in one call; {hint}")
+        raise invalid_field(field, f"{len(texts)} where {most} fit in one call; split the call")
     for index, text in enumerate(texts):
-        _check_text(text, f"{field}[{index}]")
+        _check_text(text, f"{field}[{index}]", limits)
 
 
-def _check_text(text: str, field: str) -> None:
+def _check_text(text: str, field: str, limits: Limits) -> None:
+    """Bounds what is tokenised: a text of any size would hold a thread for seconds."""
     if not text or text.isspace():
         raise invalid_field(field, "is empty or white space only")
+    if len(text) > limits.max_text_bytes or len(text.encode()) > limits.max_text_bytes:
+        raise invalid_field(field, f"is larger than {limits.max_text_bytes} bytes, with or without truncation")
 
 
 def _check_documents_fit(documents: Sequence[str], top_n: int) -> None:
@@ -306,7 +322,11 @@ def _dimensions(asked: int, model: ServedModel) -> int:
 
 
 def _embed_instruction(
-    config: embedding_pb2.EmbedConfig | tokenizer_pb2.CountTokensRequest, model: ServedModel, *, prefix: str
+    config: embedding_pb2.EmbedConfig | tokenizer_pb2.CountTokensRequest,
+    model: ServedModel,
+    limits: Limits,
+    *,
+    prefix: str,
 ) -> str | None:
     """None for no template: a document's, an unset type's without an instruction, and an empty instruction's."""
     field = f"{prefix}instruction"
@@ -317,14 +337,14 @@ def _embed_instruction(
     if input_type == embedding_pb2.INPUT_TYPE_DOCUMENT:
         raise invalid_field(field, "does not go with DOCUMENT; leave input_type unset for a symmetric task")
     if config.instruction:
-        _check_text(config.instruction, field)
+        _check_text(config.instruction, field, limits)
     return config.instruction or None
 
 
 def _rerank_instruction(
-    request: rerank_pb2.RerankRequest | tokenizer_pb2.CountTokensRequest, model: ServedModel
+    request: rerank_pb2.RerankRequest | tokenizer_pb2.CountTokensRequest, model: ServedModel, limits: Limits
 ) -> str:
     if not request.HasField("instruction"):
         return model.announcement.default_instruction
-    _check_text(request.instruction, "instruction")
+    _check_text(request.instruction, "instruction", limits)
     return request.instruction

@@ -6,16 +6,17 @@ A gateway therefore needs no model files and no list of models, and cannot disag
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from enum import IntEnum
 from typing import Any, cast
 
 from jobqueue.connection import AsyncRedis, SyncRedis
-from jobqueue.keys import MODELS, TOKENIZER_TTL_S, QueueKeys, tokenizer_key
+from jobqueue.keys import MODELS, TOKENIZER_TTL_S, QueueKeys, check_queue_name, tokenizer_key
 from jobqueue.messages import JOB_VERSION, DecodeError, Operation
 
 ANNOUNCEMENT_VERSION = 1
 FORGET_AFTER_MS = 24 * 3600 * 1000
+_FREE_TO_DIFFER = {"dtype", "engine", "wakeable"}  # answers stay the same within dtype tolerance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,14 @@ class Announcement:
     dtype: str
     engine: str
     job_version: int = JOB_VERSION
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a queue name that is not safe in a key, or a field of another type."""
+        check_queue_name(self.queue)
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, field.type if isinstance(field.type, type) else object):
+                raise ValueError(f"{field.name} is {value!r}")  # noqa: TRY004 - a value from the wire, not a bug
 
     @property
     def queue(self) -> str:
@@ -78,9 +87,33 @@ def announce(redis: SyncRedis, announcement: Announcement, tokenizer_json: bytes
     if not redis.expire(key, TOKENIZER_TTL_S):
         redis.set(key, tokenizer_json, ex=TOKENIZER_TTL_S)
     now_ms = _milliseconds(redis.time())
-    before = cast(bytes | None, redis.hget(MODELS, announcement.queue))
-    first_ms = json.loads(before)["first_announced_ms"] if before else now_ms
+    before = _read_record(redis, announcement.queue)
+    first_ms = before.first_announced_ms if before else now_ms
     redis.hset(MODELS, announcement.queue, _encode(announcement, first_ms=first_ms, now_ms=now_ms))
+
+
+def find_disagreement(redis: SyncRedis, announcement: Announcement) -> str | None:
+    """What a live worker of the same queue announces differently, for people; None where they agree.
+
+    Workers of one queue must, or a call's answer would depend on who takes it.
+    """
+    workers_key = QueueKeys(announcement.queue).workers
+    now_ms = _milliseconds(redis.time())
+    before = _read_record(redis, announcement.queue)
+    if before is None or not redis.zcount(workers_key, f"({now_ms}", "+inf"):
+        return None
+    mine, theirs = asdict(announcement), asdict(before.announcement)
+    names = [name for name in mine if mine[name] != theirs[name] and name not in _FREE_TO_DIFFER]
+    return "; ".join(f"{name} {mine[name]!r}, a live worker has {theirs[name]!r}" for name in names) or None
+
+
+def _read_record(redis: SyncRedis, queue: str) -> "_Record | None":
+    """What was announced for a queue before; None where nothing was that this process can read."""
+    value = cast(bytes | None, redis.hget(MODELS, queue))
+    try:
+        return _decode(value) if value else None
+    except DecodeError:
+        return None
 
 
 async def read_sightings(redis: AsyncRedis, *, report: Callable[[DecodeError], None]) -> list[Sighting]:
@@ -136,9 +169,9 @@ def _encode(announcement: Announcement, *, first_ms: int, now_ms: int) -> str:
 
 def _readable(models: Mapping[bytes, bytes], report: Callable[[DecodeError], None]) -> list[_Record]:
     records: list[_Record] = []
-    for value in models.values():
+    for queue, value in models.items():
         try:
-            record = _decode(value)
+            record = _decode(value, queue=queue.decode(errors="replace"))
         except DecodeError as error:
             report(error)
         else:
@@ -146,14 +179,16 @@ def _readable(models: Mapping[bytes, bytes], report: Callable[[DecodeError], Non
     return records
 
 
-def _decode(value: bytes) -> _Record | None:
+def _decode(value: bytes, *, queue: str | None = None) -> _Record | None:
     """None for an announcement, or one of jobs, in a version that this process does not read."""
     try:
-        fields = json.loads(value)
-        if fields.pop("version") != ANNOUNCEMENT_VERSION or fields["job_version"] != JOB_VERSION:
+        found = json.loads(value)
+        if found.pop("version") != ANNOUNCEMENT_VERSION or found["job_version"] != JOB_VERSION:
             return None
-        stamps = {name: fields.pop(name) for name in ("first_announced_ms", "announced_ms")}
-        operation = Operation(fields.pop("operation"))
-        return _Record(announcement=Announcement(operation=operation, **fields), **stamps)
+        stamps = {name: int(found.pop(name)) for name in ("first_announced_ms", "announced_ms")}
+        announcement = Announcement(operation=Operation(found.pop("operation")), **found)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DecodeError(f"not a model announcement: {error}") from error
+    if queue not in (None, announcement.queue):
+        raise DecodeError(f"not a model announcement: {announcement.queue} under {queue}")
+    return _Record(announcement=announcement, **stamps)

@@ -14,8 +14,7 @@ from typing import Any, TypeVar, cast
 import redis
 
 from jobqueue import keys, scripts
-from jobqueue.connection import AWAY_ERRORS, SyncRedis
-from jobqueue.errors import QueueAwayError
+from jobqueue.connection import SyncRedis, redis_border
 from jobqueue.keys import GROUP, QueueKeys
 from jobqueue.lanes import Lane
 from jobqueue.messages import Answer, Failure, FailureReason, encode_answer
@@ -23,6 +22,7 @@ from jobqueue.messages import Answer, Failure, FailureReason, encode_answer
 MAX_DELIVERIES = 3
 LOW_LANE_FIRST_EVERY = 4  # strict priority starved the bulk lane
 BLOCK_MS = 500
+ANSWERS_AT_ONCE = 500  # Lua passes a few thousand values to a call at most, two an answer
 
 _POISON_ANSWER = encode_answer(
     Failure(
@@ -102,7 +102,7 @@ class Consumer:
     def confirm(self, jobs: Sequence[TakenJob]) -> list[TakenJob]:
         """Those of `jobs` that are still this worker's to run: not expired, cancelled or given to another since."""
         references = itertools.chain.from_iterable((job.lane.key, job.entry_id) for job in jobs)
-        reply = self._run("confirm", self._lanes(), [self._name, *references])
+        reply = self._run("confirm", self._keys.lanes, [self._name, *references])
         mine = [job for job, is_mine in zip(jobs, reply, strict=True) if is_mine]
         now = time.monotonic()
         self._end((job, b"") for job in mine if job.expires_at <= now)  # its gateway may be gone, and never do so
@@ -123,6 +123,15 @@ class Consumer:
     def leave(self) -> int:
         """Give back what was taken and not answered, deliveries uncounted, and be forgotten; how many jobs."""
         return cast(int, self._run("leave", self._leases(), [self._name]))
+
+    def _has_group(self, stream: str) -> bool:
+        try:
+            groups = self._redis.xinfo_groups(stream)
+        except redis.ResponseError as error:
+            if "no such key" not in str(error):
+                raise
+            return False
+        return any(group["name"] == GROUP.encode() for group in groups)
 
     def _take_or_wait(self, *, budget: int, num_held: int) -> Take:
         taken = self._take(budget=budget, num_held=num_held, before=())
@@ -150,7 +159,7 @@ class Consumer:
             keys.DEAD_TTL_S,
             keys.DEAD_MAX_ENTRIES,
         ]
-        take_keys = [*self._lanes(), self._keys.depth, self._keys.workers, self._keys.dead]
+        take_keys = [*self._keys.lanes, self._keys.depth, self._keys.workers, self._keys.dead]
         now_us, suspects_wait, *entries = self._run("take", take_keys, arguments)
         arrived = [*before, *(_arrival(entry) for entry in entries)]
         return Take(
@@ -166,11 +175,14 @@ class Consumer:
             arguments: list[Any] = []
             for job, answer in pairs:
                 arguments += [job.lane.key, job.entry_id, job.tokens, job.job_id, answer]
-            reply_keys = [*self._lanes(), self._keys.depth, self._keys.replies(gateway.decode())]
+            reply_keys = [*self._keys.lanes, self._keys.depth, self._keys.replies(gateway.decode())]
             num_ended += self._run("finish", reply_keys, arguments)
         return num_ended
 
     def _create_group(self, stream: str) -> None:
+        """Look first: a full server refuses to create even what is there."""
+        if self._has_group(stream):
+            return
         try:
             self._redis.xgroup_create(stream, GROUP, id="0", mkstream=True)
         except redis.ResponseError as error:
@@ -187,11 +199,8 @@ class Consumer:
         lanes = {self._keys.lane(lane.key).encode(): lane for lane in Lane}
         return [(lanes[name], entry_id, 1, fields) for name, entries in replies for entry_id, fields in entries]
 
-    def _lanes(self) -> list[str]:
-        return [self._keys.lane(lane.key) for lane in Lane]
-
     def _leases(self) -> list[str]:
-        return [*self._lanes(), self._keys.workers, self._keys.loading]
+        return [*self._keys.lanes, self._keys.workers, self._keys.loading]
 
     def _run(self, name: str, script_keys: Sequence[str], arguments: Sequence[Any]) -> Any:
         return self._in_group(lambda: _evaluate(self._redis, name, script_keys, arguments))
@@ -207,10 +216,8 @@ class Consumer:
         return self._guarded(call)
 
     def _guarded(self, call: Callable[[], T]) -> T:
-        try:
+        with redis_border():
             return call()
-        except AWAY_ERRORS as error:
-            raise QueueAwayError(str(error)) from error
 
 
 _Arrival = tuple[Lane, bytes, int, dict[bytes, bytes]]  # lane, entry id, deliveries, fields

@@ -7,6 +7,8 @@ touch them all. Names with a model's id in them are safe: an id has no braces (`
 import re
 from dataclasses import dataclass
 
+from jobqueue.lanes import Lane
+
 GROUP = "workers"  # the consumer group of both lanes
 ORPHANS = "orphans"  # the consumer that holds what dead workers left
 
@@ -42,6 +44,11 @@ class QueueKeys:
     def lane(self, lane: str) -> str:
         """Stream, for ever; entries are deleted when they end, so XLEN is what waits and runs."""
         return self._key(lane)
+
+    @property
+    def lanes(self) -> list[str]:
+        """Both lanes' streams, as scripts take them."""
+        return [self.lane(lane.key) for lane in Lane]
 
     @property
     def depth(self) -> str:

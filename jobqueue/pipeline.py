@@ -11,7 +11,7 @@ from typing import Any
 import redis
 
 from jobqueue import scripts
-from jobqueue.connection import AWAY_ERRORS, AsyncRedis, is_away
+from jobqueue.connection import REPLY_TIMEOUT_S, AsyncRedis, is_away
 from jobqueue.errors import QueueAwayError
 
 
@@ -54,9 +54,10 @@ class Pipeline:
             script = scripts.load(call.name)
             pipeline.evalsha(script.digest, len(call.keys), *call.keys, *call.arguments)
         try:
-            outcomes = await pipeline.execute(raise_on_error=False)
-            return [await self._reloaded(call, outcome) for call, outcome in zip(calls, outcomes, strict=True)]
-        except AWAY_ERRORS as error:
+            async with asyncio.timeout(REPLY_TIMEOUT_S):
+                outcomes = await pipeline.execute(raise_on_error=False)
+                return [await self._reloaded(call, outcome) for call, outcome in zip(calls, outcomes, strict=True)]
+        except Exception as error:  # noqa: BLE001 - each caller raises it
             return [error] * len(calls)
 
     async def _reloaded(self, call: _Call, outcome: Any) -> Any:

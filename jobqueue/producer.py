@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self, cast
@@ -58,21 +58,22 @@ class Producer:
         self._limits = limits
         self._pipeline = Pipeline(client)
         self._gateway = secrets.token_hex(8)
-        self._readers: dict[str, ReplyReader] = {}
-        self._tasks = asyncio.TaskGroup()
-        self._reading: list[asyncio.Task[None]] = []
+        self._readers: dict[str, tuple[ReplyReader, asyncio.Task[None]]] = {}
+        self._reading = asyncio.TaskGroup()
+        self._withdrawals: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        await self._tasks.__aenter__()
+        await self._reading.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Withdrawals are finished, readers stopped. A reader that died by itself has ended the whole context."""
-        for task in self._reading:
+        await asyncio.gather(*self._withdrawals, return_exceptions=True)
+        for _, task in self._readers.values():
             task.cancel()
-        await self._tasks.__aexit__(kind, error, trace)
+        await self._reading.__aexit__(kind, error, trace)
 
     async def submit(self, submission: Submission) -> Result:
         """The call's result: its sequences in order, its times those of the job that finished last.
@@ -91,7 +92,7 @@ class Producer:
             finally:
                 unanswered = [index for index, waiter in enumerate(waiters) if not waiter.done()]
                 if unanswered:
-                    self._tasks.create_task(self._withdraw(submission, jobs, admission, unanswered))
+                    self._in_background(self._withdraw(submission, jobs, admission, unanswered))
 
     def _check_size(self, submission: Submission, num_jobs: int) -> None:
         num_tokens = sum(submission.call.lengths)
@@ -102,10 +103,11 @@ class Producer:
             raise CallTooLargeError(f"the call makes {num_jobs} jobs, the queue holds {max_jobs}; split the call")
 
     def _reader(self, queue: str) -> ReplyReader:
-        if queue not in self._readers:
-            self._readers[queue] = reader = ReplyReader(self._redis, queue, self._gateway)
-            self._reading.append(self._tasks.create_task(reader.run()))
-        return self._readers[queue]
+        reader, task = self._readers.get(queue, (None, None))
+        if reader is None or task is None or task.done():
+            reader = ReplyReader(self._redis, queue, self._gateway)
+            self._readers[queue] = reader, self._reading.create_task(reader.run())
+        return reader
 
     async def _admit(self, submission: Submission, jobs: Sequence[Job], job_ids: Sequence[bytes]) -> list[bytes]:
         """The entry ids of the jobs, all of them admitted."""
@@ -117,7 +119,7 @@ class Producer:
         for job, job_id in zip(jobs, job_ids, strict=True):
             cost = sum(sequence_cost(length, submission.attention_cost) for length in job.lengths)
             arguments += [sum(job.lengths), cost, job_id, encode_job(job)]
-        admit_keys = [queue_keys.lane(submission.lane.key), queue_keys.depth, queue_keys.replies(self._gateway)]
+        admit_keys = [*queue_keys.lanes, queue_keys.depth, queue_keys.replies(self._gateway)]
         admit_keys += [queue_keys.workers, queue_keys.loading]
         verdict, *rest = await self._pipeline.run("admit", admit_keys, arguments)
         if verdict == _NO_WORKER:
@@ -135,16 +137,20 @@ class Producer:
     ) -> None:
         """End jobs that nobody waits for any more. Where Redis is away, their time to live ends them."""
         await asyncio.wait([admission])
-        if admission.exception() is not None:  # none was admitted, as the caller was told
+        if admission.exception() is not None:  # none was admitted, or nobody knows: then their time to live ends them
             return
         queue_keys, entry_ids = QueueKeys(submission.queue), admission.result()
         arguments: list[Any] = []
         for index in unanswered:
             arguments += [submission.lane.key, entry_ids[index], sum(jobs[index].lengths), b"", b""]
-        lanes = [queue_keys.lane(lane.key) for lane in Lane]
-        finish_keys = [*lanes, queue_keys.depth, queue_keys.replies(self._gateway)]
+        finish_keys = [*queue_keys.lanes, queue_keys.depth, queue_keys.replies(self._gateway)]
         with contextlib.suppress(QueueAwayError):
             await self._pipeline.run("finish", finish_keys, arguments)
+
+    def _in_background(self, withdrawal: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(withdrawal)
+        self._withdrawals.add(task)
+        task.add_done_callback(self._withdrawals.discard)
 
 
 async def _collect(waiters: Sequence[Waiter], jobs: Sequence[Job]) -> Result:

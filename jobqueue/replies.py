@@ -2,16 +2,19 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
-from jobqueue.connection import AWAY_ERRORS, AsyncRedis
+from jobqueue.connection import REPLY_TIMEOUT_S, AsyncRedis, redis_border
+from jobqueue.errors import QueueAwayError
 from jobqueue.keys import REPLIES_TTL_S, QueueKeys
 from jobqueue.messages import Answer, DecodeError, decode_answer
 
 BLOCK_MS = 1000  # also how often the stream's lifetime is refreshed
 AT_ONCE = 64
 RETRY_S = 0.5
+IDLE_S = 60.0  # a reader holds a connection: not for ever for a revision that is gone
 
 Waiter: TypeAlias = "asyncio.Future[Answer]"
 
@@ -37,20 +40,28 @@ class ReplyReader:
                 del self._waiters[job_id]
 
     async def run(self) -> None:
-        """Read replies for ever, through losses of the connection."""
+        """Read replies, through losses of the connection, until nobody has waited for any for a while."""
         consumed: list[bytes] = []
-        while True:
+        idle_since = time.monotonic()
+        while self._waiters or time.monotonic() - idle_since < IDLE_S:
             try:
                 entries = await self._read(consumed)
-            except AWAY_ERRORS:
+            except QueueAwayError:
                 await asyncio.sleep(RETRY_S)
                 continue
             for _, fields in entries:
                 self._deliver(fields)
             consumed = [entry_id for entry_id, _ in entries]
+            if self._waiters or entries:
+                idle_since = time.monotonic()
 
     async def _read(self, consumed: Sequence[bytes]) -> list[tuple[bytes, dict[bytes, bytes]]]:
         """Delete what was consumed and read on from the start: nothing is skipped after a failover."""
+        with redis_border():
+            async with asyncio.timeout(REPLY_TIMEOUT_S):
+                return await self._delete_and_read(consumed)
+
+    async def _delete_and_read(self, consumed: Sequence[bytes]) -> list[tuple[bytes, dict[bytes, bytes]]]:
         pipeline: Any = self._redis.pipeline(transaction=False)
         if consumed:
             pipeline.xdel(self._stream, *consumed)
@@ -72,3 +83,4 @@ def _settle(waiter: Waiter, payload: bytes) -> None:
         waiter.set_result(decode_answer(payload))
     except DecodeError as error:
         waiter.set_exception(error)
+        waiter.exception()  # seen: where several answers of a call cannot be read, only the first is raised

@@ -7,9 +7,14 @@ import structlog
 
 
 def configure_logging(level: str, **process: str) -> None:
-    """Send structlog and the standard library's warnings to stderr as JSON; `process` is bound to every line."""
+    """Send structlog and the standard library's warnings to stderr as JSON; every line says `process`."""
+
+    def add_process(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        event.update(process)  # not a context variable: threads would not have it
+        return event
+
     shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
+        add_process,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
@@ -31,4 +36,3 @@ def configure_logging(level: str, **process: str) -> None:
         )
     )
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    structlog.contextvars.bind_contextvars(**process)

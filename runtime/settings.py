@@ -5,14 +5,32 @@ setting's name, the value and the reason.
 """
 
 import sys
-from typing import Self
+from typing import Annotated, Literal, Self
 
-from pydantic import ValidationError
+from pydantic import AfterValidator, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
 
 ENV_PREFIX = "QWEN3_"
 EXIT_USAGE = 2
+MAX_PORT = 65_535
+
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+def _check_address(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > MAX_PORT:
+        raise ValueError("HOST:PORT is expected")
+    return value
+
+
+ListenAddress = Annotated[str, AfterValidator(_check_address)]
+
+
+class SettingError(Exception):
+    """A setting that cannot be used here, found out after the settings were read; the message names it."""
 
 
 class Settings(BaseSettings):

@@ -5,6 +5,7 @@ import signal
 import sys
 
 from runtime.logs import configure_logging
+from runtime.ready import say_ready
 from standalone.children import StopRequest
 from standalone.config import ServeSettings
 from standalone.errors import ServiceError
@@ -43,14 +44,9 @@ async def _serve_until_signal(plan: Plan) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.signal)
-    await serve(plan, stop, _announce)
+    await serve(plan, stop, say_ready)
     if stop.hurry.is_set():
         raise ServiceError("a second signal cut the draining short")
-
-
-def _announce(address: str) -> None:
-    sys.stdout.write(f"ready {address}\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

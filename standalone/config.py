@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
-from runtime.settings import Settings
+from runtime.settings import ListenAddress, LogLevel, Settings
 from standalone.models import ModelSpec
 
 
@@ -22,7 +22,7 @@ class ServeSettings(Settings):
         description="models to serve: a hub id or a local folder, with embedding: or rerank: before it where the "
         "checkpoint does not tell",
     )
-    listen: str = Field("127.0.0.1:50051", description="HOST:PORT to listen on; port 0 takes a free one")
+    listen: ListenAddress = Field("127.0.0.1:50051", description="HOST:PORT to listen on; port 0 takes a free one")
     redis: str = Field("", description="URL of a Redis server to use in place of a private one")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="of weights and activations")
@@ -30,22 +30,18 @@ class ServeSettings(Settings):
     stop_limit_s: PositiveFloat = Field(
         90.0, description="seconds that each process may take to stop before it is killed"
     )
-    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
-
-    @field_validator("listen")
-    @classmethod
-    def _check_listen(cls, value: str) -> str:
-        host, _, port = value.rpartition(":")
-        if not host or not port.isdecimal():
-            raise ValueError("HOST:PORT is expected")
-        return value
+    log_level: LogLevel = Field("info", description="what is logged")
 
     @field_validator("models")
     @classmethod
     def _check_models(cls, value: list[str]) -> list[str]:
-        names = [ModelSpec.parse(text).name for text in value]
-        if len(set(names)) < len(names):
+        specs = [ModelSpec.parse(text) for text in value]
+        if len({spec.name for spec in specs}) < len(specs):
             raise ValueError("a model is named twice; --workers-per-model starts more workers")
+        ids = [spec.served_id for spec in specs]
+        twice = next((id_ for id_ in ids if ids.count(id_) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two models would be served as {twice!r}: give their folders different names")
         return value
 
     @property

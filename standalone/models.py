@@ -1,6 +1,7 @@
 """What `[embedding:|rerank:]MODEL` on the command line means."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Self, TypeAlias, get_args
 
 Task: TypeAlias = Literal["embedding", "rerank"]
@@ -12,6 +13,12 @@ class ModelSpec:
 
     name: str
     task: Task | None
+
+    @property
+    def served_id(self) -> str:
+        """The id that its worker announces: the hub id, or the folder's own name."""
+        folder = Path(self.name).expanduser()
+        return folder.resolve().name if folder.is_dir() else self.name
 
     @classmethod
     def parse(cls, text: str) -> Self:

@@ -5,8 +5,8 @@ import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def find_redis_server() -> Path:
 async def private_redis(stop: StopRequest) -> AsyncIterator[PrivateRedis]:
     """A server that answers, stopped and removed at the end."""
     binary = find_redis_server()
-    with tempfile.TemporaryDirectory(prefix="qwen3-") as folder:
+    with _private_folder() as folder:
         socket = _socket_in(folder)
         server = await Child.start(Program(name="redis-server", command=_command(binary, socket), is_quiet=True), {})
         try:
@@ -57,6 +57,16 @@ async def private_redis(stop: StopRequest) -> AsyncIterator[PrivateRedis]:
             yield PrivateRedis(url=f"unix://{socket}", server=server)
         finally:
             await server.stop(hurry=stop.hurry, limit_s=_STOP_LIMIT_S)
+
+
+@contextmanager
+def _private_folder() -> Iterator[str]:
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="qwen3-")
+    except OSError as error:
+        raise ServiceError(f"no temporary folder for the private Redis: {error}; set TMPDIR") from error
+    with folder:
+        yield folder.name
 
 
 def _socket_in(folder: str) -> Path:

@@ -15,6 +15,8 @@ from typing import Any
 
 import structlog
 
+from jobqueue.connection import connect_async, probe_async
+from jobqueue.errors import QueueError
 from qwen3_client import Client, HealthStatus, Qwen3Error
 from standalone.children import Child, Program, StopRequest
 from standalone.errors import ServiceError
@@ -58,9 +60,19 @@ async def serve(plan: Plan, stop: StopRequest, announce: Callable[[str], None]) 
 async def _open_redis(plan: Plan, stop: StopRequest, stack: AsyncExitStack) -> tuple[str, list[Child]]:
     """The URL, and the child to watch where there is one."""
     if plan.redis_url:
+        await _check_given(plan.redis_url)
         return plan.redis_url, []
     redis = await stack.enter_async_context(private_redis(stop))
     return redis.url, [redis.server]
+
+
+async def _check_given(url: str) -> None:
+    """Raises ServiceError with the reason: gateway and workers would wait for it without end."""
+    try:
+        async with connect_async(url) as redis:
+            await probe_async(redis)
+    except QueueError as error:
+        raise ServiceError(f"the Redis server that --redis names cannot be used: {error}") from error
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
-from runtime.settings import Settings
+from runtime.settings import LogLevel, Settings
 
 
 class WorkerSettings(Settings):
@@ -26,11 +26,11 @@ class WorkerSettings(Settings):
     max_batch_tokens: NonNegativeInt = Field(
         0, description="cost of a batch in tokens of linear work; 0 is 32768 on CUDA and 4096 on the CPU"
     )
-    max_batch_jobs: PositiveInt = Field(256, description="most jobs in one batch")
+    max_batch_jobs: PositiveInt = Field(256, le=1000, description="most jobs in one batch")
     max_batch_s: PositiveFloat = Field(
         600.0, description="seconds after which a batch counts as hung and ends the worker"
     )
     lease_s: PositiveFloat = Field(5.0, description="seconds of silence after which a worker counts as dead")
     scale_to_zero: bool = Field(default=False, description="announce that calls may wait while no worker is there")
     device_memory_share: float = Field(1.0, gt=0, le=1, description="share of a CUDA device's memory to stay within")
-    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
+    log_level: LogLevel = Field("info", description="what is logged")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from jobqueue.messages import Answer, Failure, FailureReason, Job, Operation, Result, TokenIds
+from runtime.settings import SettingError
 from worker.heads import EncodedRows, embed_rows, score_rows
 from worker.model.attention import select_attention
 from worker.model.checkpoint import Checkpoint, ModelTask
@@ -30,11 +31,11 @@ class Placement:
 
     @classmethod
     def choose(cls, device: str, dtype: str) -> "Placement":
-        """Resolve `auto`: CUDA where there is one, bfloat16 there and float32 on the CPU. Raises ValueError."""
+        """Resolve `auto`: CUDA where there is one, bfloat16 there and float32 on the CPU. Raises SettingError."""
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if device.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError(f"device {device}: this machine has no CUDA device, or torch no CUDA")
+            raise SettingError(f"--device {device}: this machine has no CUDA device, or torch no CUDA")
         if dtype == "auto":
             dtype = "bfloat16" if device.startswith("cuda") else "float32"
         return cls(device=torch.device(device), dtype=dtype)

@@ -12,7 +12,7 @@ from typing import Self
 import structlog
 
 from jobqueue.announcements import Announcement, announce
-from jobqueue.connection import AWAY_ERRORS, SyncRedis
+from jobqueue.connection import SyncRedis, redis_border
 from jobqueue.consumer import Consumer
 from jobqueue.errors import QueueAwayError
 
@@ -44,7 +44,7 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Self:
-        self._beat()  # known before the first byte of weights is read; raises where Redis is away
+        self._try_beat()  # known before the first byte of weights is read
         self._thread.start()
         return self
 
@@ -56,22 +56,29 @@ class Heartbeat:
         """The worker takes jobs from now on; `is_hung` says whether its present batch runs for too long."""
         self._is_hung = is_hung
         self._loading = False
-        self._beat()
+        self._try_beat()
 
     def _run(self) -> None:
-        while not self._stopping.wait(self._interval_s):
-            if self._is_hung():
-                log.critical("hung batch: leaving its jobs to another worker")
-                os._exit(EXIT_HUNG)
-            try:
-                self._beat()
-            except QueueAwayError as error:
-                log.warning("redis away", error=str(error))
+        """Beat until stopped. Whatever ends it otherwise ends the process: nobody would renew the lease any more."""
+        try:
+            while not self._stopping.wait(self._interval_s):
+                if self._is_hung():
+                    log.critical("hung batch: leaving its jobs to another worker")
+                    os._exit(EXIT_HUNG)
+                self._try_beat()
+        except Exception:
+            log.exception("the heartbeat died")
+            os._exit(1)
+
+    def _try_beat(self) -> None:
+        """A beat that Redis does not take is made up for by the next."""
+        try:
+            self._beat()
+        except QueueAwayError as error:
+            log.warning("redis away", error=str(error))
 
     def _beat(self) -> None:
         self._consumer.renew(loading=self._loading)
         self._consumer.reap()
-        try:
+        with redis_border():
             announce(self._redis, self._announcement, self._tokenizer_json)
-        except AWAY_ERRORS as error:
-            raise QueueAwayError(str(error)) from error

@@ -8,16 +8,18 @@ import threading
 import structlog
 import torch
 
-from jobqueue.announcements import Announcement, tokenizer_digest
-from jobqueue.connection import SyncRedis, connect, probe
+from jobqueue.announcements import Announcement, find_disagreement, tokenizer_digest
+from jobqueue.connection import SyncRedis, connect, probe, redis_border
 from jobqueue.consumer import Consumer
 from jobqueue.errors import QueueAwayError
+from jobqueue.keys import check_queue_name
 from runtime.ready import say_ready
+from runtime.settings import SettingError
 from worker.config import WorkerSettings
 from worker.engine import OPERATIONS, Engine, Placement
 from worker.heartbeat import Heartbeat
 from worker.loop import WorkerLoop
-from worker.model.checkpoint import Checkpoint, CheckpointError, ModelTask, resolve_checkpoint
+from worker.model.checkpoint import Checkpoint, ModelTask, resolve_checkpoint
 
 BEATS_PER_LEASE = 3
 RECONNECT_S = 1.0
@@ -26,10 +28,10 @@ DEFAULT_BATCH_TOKENS = {"cuda": 32_768, "cpu": 4_096}
 log = structlog.get_logger()
 
 
-def work(settings: WorkerSettings, stopping: threading.Event) -> None:
-    """Serve one model until `stopping` is set. Prints `ready MODEL TASK` once it takes jobs.
+def work(settings: WorkerSettings, stopping: threading.Event, working: threading.Event) -> None:
+    """Serve one model until `stopping` is set. Prints `ready MODEL TASK` once it takes jobs, and sets `working`.
 
-    Raises CheckpointError, ValueError or UnsuitableServerError for what cannot be served or used.
+    Raises CheckpointError, SettingError or UnsuitableServerError for what cannot be served or used.
     """
     redis = connect(settings.redis)
     if not _await_redis(redis, stopping):
@@ -45,6 +47,7 @@ def work(settings: WorkerSettings, stopping: threading.Event) -> None:
         lease_ms=int(settings.lease_s * 1000),
         max_jobs=settings.max_batch_jobs,
     )
+    _check_agreement(redis, announcement)
     consumer.join()
     interval_s = settings.lease_s / BEATS_PER_LEASE
     with Heartbeat(redis, consumer, announcement, checkpoint.tokenizer_json, interval_s=interval_s) as heartbeat:
@@ -52,6 +55,7 @@ def work(settings: WorkerSettings, stopping: threading.Event) -> None:
         engine = Engine(checkpoint, placement, max_input_tokens=announcement.max_input_tokens)
         loop = WorkerLoop(consumer, engine, budget=_budget(settings, placement), stopping=stopping)
         heartbeat.loaded(is_hung=lambda: loop.batch_age_s() > settings.max_batch_s)
+        working.set()
         log.info("ready", queue=announcement.queue, attention=engine.attention_name, dtype=placement.dtype)
         say_ready(f"{checkpoint.model_id} {checkpoint.task}")
         loop.run()
@@ -72,9 +76,13 @@ def _await_redis(redis: SyncRedis, stopping: threading.Event) -> bool:
 
 def _announcement(checkpoint: Checkpoint, settings: WorkerSettings, placement: Placement) -> Announcement:
     if settings.max_input_tokens > checkpoint.max_input_tokens:
-        raise CheckpointError(
-            f"max_input_tokens {settings.max_input_tokens}: the model takes {checkpoint.max_input_tokens}"
+        raise SettingError(
+            f"--max-input-tokens {settings.max_input_tokens}: the model takes {checkpoint.max_input_tokens}"
         )
+    try:
+        check_queue_name(f"{checkpoint.model_id}@{checkpoint.revision}")
+    except ValueError as error:
+        raise SettingError(f"{error}; set --name or --revision") from error
     return Announcement(
         model_id=checkpoint.model_id,
         revision=checkpoint.revision,
@@ -88,6 +96,13 @@ def _announcement(checkpoint: Checkpoint, settings: WorkerSettings, placement: P
         dtype=placement.dtype,
         engine="packed",
     )
+
+
+def _check_agreement(redis: SyncRedis, announcement: Announcement) -> None:
+    with redis_border():
+        disagreement = find_disagreement(redis, announcement)
+    if disagreement is not None:
+        raise SettingError(f"queue {announcement.queue} is served already: {disagreement}; set --name or --revision")
 
 
 def _budget(settings: WorkerSettings, placement: Placement) -> int:

@@ -12,7 +12,7 @@
 -- Returns {server time us, whether suspects wait for an idle worker, job...}, a job being
 --         {lane, entry id, deliveries, fields}.
 
-local GROUP, ORPHANS, PEEK = 'workers', 'orphans', 16
+local GROUP, ORPHANS, PEEK, MOST_DROPPED = 'workers', 'orphans', 16, 1000
 local consumer, budget, max_jobs = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4])
 local num_held, num_taken_before = tonumber(ARGV[6]), tonumber(ARGV[7])
 local replies_prefix, poison_answer, max_deliveries = ARGV[8], ARGV[9], tonumber(ARGV[10])
@@ -27,7 +27,7 @@ local now_ms = math.floor(now_us / 1000)
 redis.call('ZREM', KEYS[4], consumer)
 redis.call('ZADD', KEYS[4], now_ms + tonumber(ARGV[2]), consumer)
 
-local taken, cost, suspects_wait = {}, 0, 0
+local taken, cost, num_dropped, suspects_wait = {}, 0, 0, 0
 
 local function fields_of(entry)
   local fields = {}
@@ -135,6 +135,7 @@ local function take_fresh(lane)
       local fields = fields_of(entry)
       if expired(entry[1], fields) or abandoned(fields) then
         end_job(lane, entry[1], fields)
+        num_dropped = num_dropped + 1
       elseif fits(fields) then
         hold(lane, entry, fields, 1)
         num_fresh = num_fresh + 1
@@ -144,7 +145,7 @@ local function take_fresh(lane)
       end
       after = entry[1]
     end
-    full = full or #entries < PEEK
+    full = full or #entries < PEEK or num_dropped >= MOST_DROPPED  -- the next take goes on
   end
   if num_fresh > 0 then
     redis.call('XREADGROUP', 'GROUP', GROUP, consumer, 'COUNT', num_fresh, 'STREAMS', streams[lane], '>')

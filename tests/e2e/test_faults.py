@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 import redis
 
@@ -204,3 +205,42 @@ def test_a_worker_refuses_a_redis_that_could_lose_jobs(embedding_checkpoint):
     ):
         assert process.wait() == 1
         assert "maxmemory-policy" in process.log
+
+
+def test_a_worker_that_disagrees_with_a_live_one_of_its_queue_is_refused(server, embedding_checkpoint):
+    with (
+        worker(server, embedding_checkpoint),
+        running("worker", str(embedding_checkpoint), "--redis", server, "--max-input-tokens", "64") as other,
+    ):
+        assert other.wait() == 1
+        assert "max_input_tokens 64, a live worker has 32768" in other.log
+
+
+def test_a_worker_whose_heartbeat_dies_ends(server, embedding_checkpoint):
+    with worker(server, embedding_checkpoint, *SHORT_LEASE) as alive, redis.Redis.from_url(server) as client:
+        client.delete("models")
+        client.set("models", "of another application")
+        assert alive.wait() == 1
+        assert "the heartbeat died" in alive.log
+
+
+def test_sigterm_before_a_worker_works_ends_it_at_once(embedding_checkpoint):
+    with running("worker", str(embedding_checkpoint), "--redis", "unix:///nowhere") as process:
+        eventually(lambda: "waiting for redis" in process.log)
+        assert process.stop() == 0
+
+
+def test_a_wedged_redis_is_noticed_and_does_not_hold_up_a_stop(server, stubs, embedding_checkpoint):
+    with worker(server, embedding_checkpoint) as alive:
+        await_state(stubs, model_pb2.MODEL_STATE_READY)
+        with redis.Redis.from_url(server) as client:
+            process = psutil.Process(client.info("server")["process_id"])
+        process.suspend()
+        try:
+            with pytest.raises(grpc.RpcError) as error:
+                stubs.embed(["a"], timeout_s=30)
+            assert refusal(error.value).reason == "QUEUE_AWAY"
+            alive.signal(signal.SIGTERM)
+            assert alive.wait() in (0, 1)
+        finally:
+            process.resume()

@@ -73,3 +73,18 @@ def test_a_model_that_cannot_be_served_ends_it_with_the_reason(tmp_path):
         assert process.wait() == 1
         assert "task" in process.log
     assert time.monotonic() - started < GIVE_UP_S
+
+
+def test_a_redis_that_is_not_there_ends_it_with_the_reason(embedding_checkpoint):
+    options = ("--listen", "127.0.0.1:0", "--redis", "unix:///nowhere")
+    with running("standalone", str(embedding_checkpoint), *options) as process:
+        assert process.wait() == 1
+        assert "the Redis server that --redis names cannot be used" in process.log
+
+
+def test_two_folders_of_one_name_are_refused(tmp_path):
+    for task in ("embedding", "reranker"):
+        (tmp_path / task / "0.6B").mkdir(parents=True)
+    with running("standalone", str(tmp_path / "embedding/0.6B"), str(tmp_path / "reranker/0.6B")) as process:
+        assert process.wait() == 2
+        assert "two models would be served as '0.6B'" in process.log

@@ -9,6 +9,7 @@ from jobqueue.announcements import (
     Announcement,
     Liveness,
     announce,
+    find_disagreement,
     read_sightings,
     read_tokenizer,
     tokenizer_digest,
@@ -160,3 +161,14 @@ def test_a_tokenizers_life_is_prolonged_by_each_announcement(client):
     announce(client, announcement, TOKENIZER)
     assert TOKENIZER_TTL_S - 5 < client.ttl(key) <= TOKENIZER_TTL_S
     assert client.get(key) == TOKENIZER
+
+
+def test_live_workers_of_one_queue_must_announce_the_same(client):
+    mine = announcement_of()
+    assert find_disagreement(client, mine) is None
+    announce(client, mine, TOKENIZER)
+    other = replace(mine, max_input_tokens=64, dtype="float32")
+    assert find_disagreement(client, other) is None, "nobody lives who says otherwise"
+    renew(client, mine, "a", loading=False)
+    assert find_disagreement(client, mine) is None
+    assert find_disagreement(client, other) == "max_input_tokens 64, a live worker has 512"

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+import uuid
 from array import array
 
 import pytest
@@ -309,3 +310,26 @@ async def test_a_step_that_nobody_waits_for_any_more_harms_no_other_of_its_tick(
         outcomes = await asyncio.gather(*steps, return_exceptions=True)
     assert isinstance(outcomes[0], asyncio.CancelledError)
     assert outcomes[1:] == [1, 1]
+
+
+async def test_a_gateway_waits_on_more_queues_than_a_connection_pool_has_by_default(any_redis_url):
+    async with producer_at(any_redis_url) as producer:
+        names = [f"m-{uuid.uuid4()}@1" for _ in range(120)]
+        calls = [asyncio.create_task(producer.submit(submission(name, job_of(1), deadline=soon()))) for name in names]
+        done, waiting = await asyncio.wait(calls, timeout=2)
+        assert (len(done), len(waiting)) == (0, 120)
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+
+
+async def test_a_reader_that_nobody_waits_on_ends_and_another_begins(queue, any_redis_url, monkeypatch):
+    monkeypatch.setattr("jobqueue.replies.IDLE_S", 0.05)
+    monkeypatch.setattr("jobqueue.replies.BLOCK_MS", 20)
+    async with producer_at(any_redis_url) as producer:
+        with WorkerDouble(any_redis_url, queue.name):
+            first = await producer.submit(submission(queue.name, job_of(2), deadline=soon()))
+            readers = [task for task in asyncio.all_tasks() if "ReplyReader.run" in repr(task.get_coro())]
+            await asyncio.wait_for(asyncio.gather(*readers), 5)
+            second = await producer.submit(submission(queue.name, job_of(3), deadline=soon()))
+        assert (first.num_rows, second.num_rows) == (1, 1)

@@ -12,7 +12,7 @@ from tests.support.queues import Depth, finish_all, job_of, own_queue, producer_
 from tests.support.redis_servers import binaries, redis_server
 
 
-@pytest.fixture(params=binaries(), ids=lambda binary: binary.parent.name + "/" + binary.name)
+@pytest.fixture(params=binaries(), ids=["embedded", "own"][: len(binaries())])
 def url(request):
     with redis_server(request.param) as url:
         yield url
@@ -185,3 +185,18 @@ async def test_a_full_server_admits_nothing_and_says_that_it_is_away(queue, url)
             await producer.submit(submission(queue.name, job_of(5), deadline=time.monotonic() + 5))
     give_memory_back(queue)
     assert queue.check_depth() == Depth(tokens=10, jobs=1)
+
+
+def test_a_worker_that_comes_to_a_full_server_drains_it(queue):
+    """The queue was filled while no worker was there; what a worker needs there was made at admission."""
+    queue.client.delete(*queue.keys.lanes)
+    queue.admit(10, 20)
+    fill_memory(queue)
+    try:
+        worker = queue.consumer("new")
+        worker.join()
+        worker.renew(loading=False)
+        assert finish_all(worker, worker.take(budget=100, num_held=0).jobs) == 2
+    finally:
+        give_memory_back(queue)
+    queue.check_idle()

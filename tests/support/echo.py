@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
+import redis
 
 from jobqueue.announcements import Announcement, announce, tokenizer_digest
-from jobqueue.connection import AWAY_ERRORS, connect
+from jobqueue.connection import connect
 from jobqueue.consumer import Consumer, TakenJob
 from jobqueue.errors import QueueAwayError
 from jobqueue.keys import QueueKeys
@@ -168,7 +169,7 @@ class EchoWorker:
         while not self._stopping.wait(BEAT_S):
             try:
                 self._beat()
-            except (QueueAwayError, *AWAY_ERRORS):
+            except (QueueAwayError, redis.RedisError):
                 continue
 
     def _beat(self) -> None:

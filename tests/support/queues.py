@@ -132,7 +132,7 @@ class OwnQueue:
         arguments = [lane.key, max_tokens, max_jobs, REPLIES_TTL_S, gateway, ttl_ms, request_id, int(wakeable)]
         for size in sizes:
             arguments += [size, size, os.urandom(16), encode_job(job_of(size))]
-        names = [self.lanes[lane], self.keys.depth, self.keys.replies(gateway), self.keys.workers, self.keys.loading]
+        names = [*self.keys.lanes, self.keys.depth, self.keys.replies(gateway), self.keys.workers, self.keys.loading]
         reply = self._run("admit", names, arguments)
         self.check_depth()
         return reply

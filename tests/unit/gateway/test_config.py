@@ -73,7 +73,7 @@ BAD = [
     ("listen", "host:port", "HOST:PORT"),
     ("pin", "no-revision", "is not MODEL@REVISION"),
     ("pin", "a@b@c", "is not MODEL@REVISION"),
-    ("log_level", "loud", "pattern"),
+    ("log_level", "loud", "'debug', 'info', 'warning' or 'error'"),
 ]
 
 

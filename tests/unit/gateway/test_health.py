@@ -44,17 +44,19 @@ def test_without_models_the_gateway_serves_but_no_work(catalog_of):
     ("liveness", "wakeable", "serving"),
     [
         (Liveness.LIVE, False, True),
-        (Liveness.LOADING, False, True),
+        (Liveness.LOADING, False, False),
         (Liveness.ABSENT, True, True),
         (Liveness.ABSENT, False, False),
     ],
 )
-def test_a_model_and_its_service_serve_where_it_admits(served, catalog_of, liveness, wakeable, serving):
+def test_a_model_and_its_service_serve_with_a_live_worker_or_one_to_wake(
+    served, catalog_of, liveness, wakeable, serving
+):
     found = health_of(catalog_of(served("m", Operation.RERANK, liveness, wakeable=wakeable)), draining=False)
     assert (found["model:m"], found[RERANK], found[EMBEDDING]) == (serving, serving, False)
 
 
-def test_one_model_that_admits_is_enough_for_the_service(served, catalog_of):
+def test_one_model_that_serves_is_enough_for_the_service(served, catalog_of):
     models = catalog_of(served("up", Operation.EMBED), served("down", Operation.EMBED, Liveness.ABSENT))
     found = health_of(models, draining=False)
     assert (found["model:up"], found["model:down"], found[EMBEDDING]) == (True, False, True)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.prompts import RERANK_HEAD, RERANK_TAIL, embed_prompt, plain_prompt, rerank_prompt
+from gateway.prompts import RERANK_HEAD, RERANK_TAIL, embed_prompt, rerank_prompt
 from gateway.tokenization import Truncation, tokenize
 from tests.support.official import DEFAULT_INSTRUCTION, RERANK_PREFIX, RERANK_SUFFIX, detailed_instruct
 
@@ -184,17 +184,9 @@ def test_special_tokens_among_anything_stay_text(parts, embed_tokenizer):
     assert embed_tokenizer._users.decode(encoding.ids) == unicodedata.normalize("NFC", text)
 
 
-def test_a_plain_text_gets_what_the_model_appends_only_where_asked(embed_tokenizer, rerank_tokenizer):
-    with_end, without = (
-        sequences(embed_tokenizer, plain_prompt(["gravity"], appends=appends))[0] for appends in (True, False)
-    )
-    assert with_end == [*without, END_OF_TEXT]
-    assert list(rerank_tokenizer.appended) == []
-
-
 def test_offsets_are_code_points(embed_tokenizer):
     text = "重力 👍🏽 gravity e\u0301nd"
-    [encoding] = embed_tokenizer.encode([text])
+    [encoding] = embed_tokenizer.encode_with_offsets([text])
     words = [text[start:end] for start, end in encoding.offsets]
     assert "".join(words[:2]) == "重力"
     assert " gravity" in words

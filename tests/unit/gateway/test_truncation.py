@@ -4,7 +4,7 @@ import grpc
 import pytest
 
 from gateway.errors import CallError
-from gateway.prompts import embed_prompt, plain_prompt, rerank_prompt
+from gateway.prompts import embed_prompt, rerank_prompt
 from gateway.tokenization import Truncation, tokenize
 
 END_OF_TEXT = 151643
@@ -128,6 +128,6 @@ def test_one_token_of_text_beside_the_fixed_parts_is_enough(rerank_tokenizer, of
 
 
 def test_without_a_limit_nothing_is_cut(embed_tokenizer):
-    [ids], [cut] = run(embed_tokenizer, plain_prompt([WORDS * 500], appends=True), Truncation.ERROR, None)
+    [ids], [cut] = run(embed_tokenizer, embed_prompt([WORDS * 500], instruction=None), Truncation.ERROR, None)
     assert len(ids) > 7000
     assert not cut

@@ -1,9 +1,12 @@
 """From a request to a task, or the field that is wrong: one test a rule of the contract."""
 
+from dataclasses import replace
+from functools import partial
+
 import grpc
 import pytest
 
-from gateway.errors import CallError
+from gateway.errors import CallError, trailing_metadata
 from gateway.tokenization import Truncation
 from gateway.validation import (
     MAX_REPLY_BYTES,
@@ -139,7 +142,7 @@ def test_an_empty_text_is_refused_by_its_place(embed, text):
 def test_more_inputs_than_one_call_takes_are_refused_with_the_way_out(embed):
     error = refused(embed, ["a"] * 9)
     assert error.field == "inputs"
-    assert error.message == "inputs: 9 where 8 fit in one call; EmbedStream takes more"
+    assert error.message == "inputs: 9 where 8 fit in one call; split the call"
     assert len(embed(["a"] * 8).texts) == 8
 
 
@@ -204,7 +207,11 @@ def test_with_several_models_and_no_setting_the_model_is_required(embed, served,
 def test_with_several_models_a_setting_says_which(embed, rerank, served, catalog_of):
     models = [served(id_, operation) for operation in Operation for id_ in (f"{operation.name}1", f"{operation.name}2")]
     limits = Limits(
-        max_embed_inputs=8, max_rerank_documents=8, default_embedding_model="EMBED2", default_rerank_model="RERANK1"
+        max_embed_inputs=8,
+        max_rerank_documents=8,
+        max_text_bytes=1_000_000,
+        default_embedding_model="EMBED2",
+        default_rerank_model="RERANK1",
     )
     assert embed(in_catalog=catalog_of(*models), under=limits).model.id == "EMBED2"
     assert rerank(in_catalog=catalog_of(*models), under=limits).model.id == "RERANK1"
@@ -212,7 +219,9 @@ def test_with_several_models_a_setting_says_which(embed, rerank, served, catalog
 
 @pytest.mark.parametrize("ids", [[], ["a"], ["a", "b"]])
 def test_a_set_default_that_is_not_served_is_unavailable(embed, served, catalog_of, ids):
-    limits = Limits(max_embed_inputs=8, max_rerank_documents=8, default_embedding_model="gone")
+    limits = Limits(
+        max_embed_inputs=8, max_rerank_documents=8, max_text_bytes=1_000_000, default_embedding_model="gone"
+    )
     models = catalog_of(*(served(id_, Operation.EMBED) for id_ in ids))
     error = refused(embed, in_catalog=models, under=limits)
     assert (error.code, error.reason) == (grpc.StatusCode.UNAVAILABLE, "NO_WORKER")
@@ -292,19 +301,33 @@ def test_input_order_does_not_go_with_top_n(rerank):
     assert wrong_field(rerank, top_n=1, order=rerank_pb2.RERANK_ORDER_INPUT) == "order"
 
 
-def test_returned_documents_must_fit_a_reply(rerank):
+@pytest.fixture
+def rerank_large(rerank, limits):
+    """A rerank whose texts may be as large as a whole reply."""
+    return partial(rerank, under=replace(limits, max_text_bytes=MAX_REPLY_BYTES))
+
+
+def test_returned_documents_must_fit_a_reply(rerank_large):
     size = MAX_REPLY_BYTES // 3
     documents = ["é" * (size // 2)] * 3
-    assert wrong_field(rerank, "q", documents, return_documents=True) == "return_documents"
-    assert rerank("q", documents, return_documents=False)
-    assert rerank("q", documents, return_documents=True, top_n=2)
+    assert wrong_field(rerank_large, "q", documents, return_documents=True) == "return_documents"
+    assert rerank_large("q", documents, return_documents=False)
+    assert rerank_large("q", documents, return_documents=True, top_n=2)
 
 
-def test_the_largest_documents_count_where_top_n_leaves_the_choice_open(rerank):
+def test_the_largest_documents_count_where_top_n_leaves_the_choice_open(rerank_large):
     small, large = "a", "b" * (MAX_REPLY_BYTES // 2)
     fields = {"return_documents": True, "top_n": 2}
-    assert wrong_field(rerank, "q", [small, large, small, large], **fields) == "return_documents"
-    assert rerank("q", [small, large, small], **fields)
+    assert wrong_field(rerank_large, "q", [small, large, small, large], **fields) == "return_documents"
+    assert rerank_large("q", [small, large, small], **fields)
+
+
+@pytest.mark.parametrize("text", ["x" * 1_000_001, "é" * 500_001], ids=["letters", "bytes"])
+def test_a_text_that_is_too_large_is_refused_before_it_is_tokenised(rerank, text):
+    assert wrong_field(rerank, "q", ["fits", text]) == "documents[1]"
+    assert wrong_field(rerank, text, ["fits"]) == "query"
+    assert wrong_field(rerank, "q", ["fits"], instruction=text) == "instruction"
+    assert rerank("q", [text[:400_000]])
 
 
 def test_documents_that_pass_fit_the_default_limit_of_clients(limits, rerank):
@@ -322,7 +345,9 @@ def test_documents_that_pass_fit_the_default_limit_of_clients(limits, rerank):
 @pytest.mark.parametrize("encoding", list(VectorEncoding))
 @pytest.mark.parametrize("dimensions", [32, 33, 64, 1000, 1024, 2560, 4096])
 def test_a_full_reply_of_every_encoding_fits_the_default_limit_of_clients(encoding, dimensions):
-    most = max_vectors(Limits(max_embed_inputs=10**9, max_rerank_documents=1), dimensions, encoding)
+    most = max_vectors(
+        Limits(max_embed_inputs=10**9, max_rerank_documents=1, max_text_bytes=1_000_000), dimensions, encoding
+    )
     reply = embedding_pb2.EmbedResponse(
         embeddings=[largest_embedding(encoding, dimensions)] * most,
         model="m" * 200,
@@ -347,7 +372,7 @@ def largest_embedding(encoding, dimensions):
 
 def test_fewer_vectors_fit_where_they_are_wide(embed, served, catalog_of):
     wide = catalog_of(served("wide", Operation.EMBED, native_dimensions=4096))
-    limits = Limits(max_embed_inputs=300, max_rerank_documents=1)
+    limits = Limits(max_embed_inputs=300, max_rerank_documents=1, max_text_bytes=1_000_000)
     error = refused(embed, ["a"] * 300, in_catalog=wide, under=limits)
     assert "300 where 251 fit" in error.message
     assert embed(["a"] * 300, in_catalog=wide, under=limits, encoding=embedding_pb2.VECTOR_ENCODING_FLOAT16)
@@ -433,3 +458,10 @@ def test_a_page_has_the_asked_size_within_bounds(asked, given):
 
 def test_a_negative_page_size_is_refused():
     assert wrong_field(validate_page_size, model_pb2.ListModelsRequest(page_size=-1)) == "page_size"
+
+
+def test_an_error_that_lists_models_fits_into_headers_however_many_are_served(embed, served, catalog_of):
+    models = catalog_of(*(served(f"{'long' * 20}-{number:04}", Operation.EMBED) for number in range(1000)))
+    for error in (refused(embed, in_catalog=models), refused(embed, in_catalog=models, model="none")):
+        assert "and 980 more" in error.message + error.metadata.get("served", "")
+        assert sum(len(key) + len(value) for key, value in trailing_metadata(error)) < 8000

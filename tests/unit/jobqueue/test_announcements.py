@@ -66,6 +66,11 @@ def test_this_version_is_what_is_sent():
         changed(operation=9),
         changed(operation=None),
         changed(unknown=1),
+        changed(model_id="my model"),
+        changed(revision="a{b}"),
+        changed(max_input_tokens="many"),
+        changed(wakeable=None),
+        changed(first_announced_ms="zz"),
         *[without(name) for name in ("version", "job_version", "first_announced_ms", "announced_ms")],
         *[without(name) for name in asdict(ANNOUNCEMENT) if name != "job_version"],
     ],
@@ -78,3 +83,8 @@ def test_what_is_no_announcement_is_refused(value):
 def test_a_digest_names_the_tokenizers_bytes():
     assert tokenizer_digest(b"a") == tokenizer_digest(b"a") != tokenizer_digest(b"b")
     assert len(bytes.fromhex(tokenizer_digest(b"a"))) == 16
+
+
+def test_an_announcement_under_another_queues_name_is_refused():
+    with pytest.raises(DecodeError, match="under someone@1"):
+        _decode(changed(), queue="someone@1")

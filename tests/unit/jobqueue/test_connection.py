@@ -42,6 +42,10 @@ def test_what_is_no_url_of_a_redis_server_is_refused_without_its_password(build)
         redis.ReadOnlyError(),
         redis.OutOfMemoryError(),
         redis.ResponseError("@user_script: 8: -OOM command not allowed when used memory > 'maxmemory'."),
+        redis.ResponseError("MISCONF Redis is configured to save RDB snapshots, but it's unable to persist to disk"),
+        redis.ResponseError("BUSY Redis is busy running a script"),
+        redis.ResponseError("NOREPLICAS Not enough good replicas to write"),
+        redis.exceptions.MasterDownError("Link with MASTER is down"),
         OSError(),
     ],
 )
@@ -49,6 +53,16 @@ def test_a_server_that_cannot_answer_now_is_away(outcome):
     assert is_away(outcome)
 
 
-@pytest.mark.parametrize("outcome", [redis.ResponseError("WRONGTYPE"), ValueError("-OOM"), "-OOM", 1, None])
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        redis.ResponseError("WRONGTYPE"),
+        redis.ResponseError("BUSYGROUP name exists"),
+        ValueError("-OOM"),
+        "-OOM",
+        1,
+        None,
+    ],
+)
 def test_what_is_no_error_or_a_mistake_is_not_away(outcome):
     assert not is_away(outcome)

@@ -154,9 +154,7 @@ class TokenSequence(google.protobuf.message.Message):
 
     @property
     def ends(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """One past the last code point each token covers. Text is normalised to NFC first: a letter and a mark that become
-        one have the span of the letter.
-        """
+        """One past the last code point each token covers."""
 
     def __init__(
         self,
