@@ -47,7 +47,8 @@ class SharingPlan:
 def plan_sharing(sequences: Sequence[TokenIds], *, min_shared: int = 1) -> SharingPlan:
     """The tree of the sequences, none of them empty. Agreements shorter than `min_shared` tokens are not used.
 
-    Identical sequences are one. In the worst case, sequences that are all prefixes of one another, it takes time quadratic in their number.
+    Identical sequences are one. In the worst case, sequences that are all prefixes of one another, it takes time
+    quadratic in their number.
     """
     keys = [sequence.tobytes() for sequence in sequences]
     order = sorted(range(len(keys)), key=keys.__getitem__)
