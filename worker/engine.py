@@ -15,7 +15,7 @@ from worker.model.attention import select_attention
 from worker.model.checkpoint import Checkpoint, ModelTask
 from worker.model.qwen3 import Qwen3
 from worker.model.weights import load_weights
-from worker.packing import pack
+from worker.packing import count_computed_tokens, pack
 
 OPERATIONS = {ModelTask.EMBED: Operation.EMBED, ModelTask.RERANK: Operation.RERANK}
 
@@ -120,7 +120,7 @@ def _answer(job: Job, encoded: EncodedRows, compute_us: int, queue_us: int) -> A
         rows=encoded.rows,
         num_rows=len(job.tails),
         scales=encoded.scales,
-        computed_tokens=sum(job.lengths),
+        computed_tokens=count_computed_tokens(list(_sequences(job))),
         queue_us=queue_us,
         compute_us=compute_us,
     )

@@ -1,6 +1,6 @@
 """The packed Qwen3 forward pass: no padding, no mask tensors, and a last layer that runs for pooled rows only.
 
-Letters in shapes: t tokens of all sequences together, n sequences, h hidden size.
+Letters in shapes: t tokens that are computed, n sequences (distinct ones until the last line), h hidden size.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from torch.nn.functional import embedding, linear, rms_norm, silu
 from worker.model.attention import Attention
 from worker.model.config import Qwen3Config
 from worker.model.weights import LayerWeights, Qwen3Weights
-from worker.packing import PackedBatch
+from worker.packing import AttentionLayout, PackedBatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,27 +37,25 @@ class Qwen3:
 
     @torch.inference_mode()
     def forward(self, batch: PackedBatch) -> Tensor:
-        """Each sequence's last hidden state after the final norm: (n, h) in the model's dtype."""
+        """Each sequence's last hidden state after the final norm: (n, h) in the model's dtype, in the order given."""
         rotation = self._rotation(batch.positions)
         hidden = embedding(batch.ids, self.weights.embedding)  # (t, h)
         for layer in self.weights.layers[:-1]:
             hidden = hidden + self._attend(layer, hidden, rotation, batch)
             hidden = hidden + self._mlp(layer, hidden)
         pooled = self._last_layer(self.weights.layers[-1], hidden, rotation, batch)
-        return self._norm(pooled, self.weights.final_norm)
+        pooled = self._norm(pooled, self.weights.final_norm)
+        return pooled if batch.outputs is None else pooled[batch.outputs]
 
     def _attend(self, layer: LayerWeights, hidden: Tensor, rotation: _Rotation, batch: PackedBatch) -> Tensor:
-        """Every token attends to those before it in its sequence: (t, h) -> (t, h)."""
+        """Every token attends to those before it on its path: (t, h) -> (t, h)."""
         qkv = linear(self._norm(hidden, layer.input_norm), layer.qkv)
         q, k, v = self._heads(qkv).tensor_split(self._head_borders, dim=1)
-        attended = self._attention(
+        attended = self._attention_over(
+            batch.every_token,
             self._norm_and_rotate(q, layer.q_norm, rotation),
             self._norm_and_rotate(k, layer.k_norm, rotation),
             v,
-            batch.cu_seqlens,
-            batch.cu_seqlens,
-            batch.max_seqlen,
-            batch.max_seqlen,
         )
         return linear(attended.flatten(1), layer.output)
 
@@ -69,17 +67,22 @@ class Qwen3:
         )
         k, v = self._heads(linear(normed, key_value_weights)).chunk(2, dim=1)
         q = self._heads(linear(normed[batch.last_rows], query_weights))
-        attended = self._attention(
+        attended = self._attention_over(
+            batch.last_tokens,
             self._norm_and_rotate(q, layer.q_norm, rotation.rows(batch.last_rows)),
             self._norm_and_rotate(k, layer.k_norm, rotation),
             v,
-            torch.arange(batch.num_sequences + 1, device=q.device, dtype=torch.int32),
-            batch.cu_seqlens,
-            1,
-            batch.max_seqlen,
         )
         pooled = hidden[batch.last_rows] + linear(attended.flatten(1), layer.output)
         return pooled + self._mlp(layer, pooled)
+
+    def _attention_over(self, layout: AttentionLayout, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of `q`'s groups over the keys that the layout gathers for them."""
+        if layout.key_rows is not None:
+            k, v = k[layout.key_rows], v[layout.key_rows]
+        return self._attention(
+            q, k, v, layout.cu_seqlens_q, layout.cu_seqlens_k, layout.max_seqlen_q, layout.max_seqlen_k
+        )
 
     def _mlp(self, layer: LayerWeights, hidden: Tensor) -> Tensor:
         gate, up = linear(self._norm(hidden, layer.mlp_norm), layer.gate_up).chunk(2, dim=1)

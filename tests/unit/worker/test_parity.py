@@ -91,7 +91,7 @@ def test_bfloat16_is_as_near_to_float32_as_transformers_bfloat16(
     assert our_error <= 1.5 * (1 - cosine_similarity(theirs.double(), exact)).mean()
 
 
-def without_mask(q, k, v, cu_seqlens, *_):
+def without_mask(q, k, v, cu_seqlens, *_):  # of sequences that share nothing
     """Attention in which every token sees its whole sequence."""
     groups = q.shape[1] // k.shape[1]
     out = torch.empty_like(q)
