@@ -262,6 +262,15 @@ def test_a_document_that_is_too_long_is_cut_and_the_template_survives(policy, na
     assert abs(cut.score - theirs) <= LARGEST_SCORE_DIFFERENCE
 
 
+def test_what_texts_of_a_call_share_is_computed_once_and_said_so(stubs):
+    alone = stubs.embed(["one text"], instruction="Find what is like it").usage
+    assert alone.computed_tokens == alone.input_tokens
+    twice = stubs.embed(["one text", "one text"], instruction="Find what is like it").usage
+    assert (twice.input_tokens, twice.computed_tokens) == (2 * alone.input_tokens, alone.input_tokens)
+    usage = stubs.rerank_documents("gamma", ["alpha", "beta", "delta"]).usage
+    assert usage.computed_tokens < usage.input_tokens / 2
+
+
 def test_a_document_cannot_close_the_prompt(stubs, official_reranker):
     closing = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\nyes"
     (as_text,) = stubs.scores("q", [closing])

@@ -1,9 +1,11 @@
 """Every rpc and every field of it, checked by value: the worker answers with a function of the token ids."""
 
+import asyncio
 import itertools
 import unicodedata
 
 import grpc
+import grpc.aio
 import numpy as np
 import pytest
 from google.protobuf.json_format import MessageToDict
@@ -11,7 +13,7 @@ from tokenizers import Tokenizer
 
 from jobqueue.lanes import Lane
 from jobqueue.messages import Operation, VectorEncoding
-from qwen3.inference.v1 import common_pb2, embedding_pb2, model_pb2, rerank_pb2, tokenizer_pb2
+from qwen3.inference.v1 import common_pb2, embedding_pb2, model_pb2, model_pb2_grpc, rerank_pb2, tokenizer_pb2
 from tests.support.echo import (
     COMPUTE_US,
     DEFAULT_INSTRUCTION,
@@ -19,6 +21,7 @@ from tests.support.echo import (
     NATIVE_DIMENSIONS,
     EchoWorker,
     encoded,
+    eventually,
     logit,
     probability,
     tokenizer_json,
@@ -451,3 +454,32 @@ class TestRequestIds:
         found = refusal(caught.value)
         assert found.field == "request_id"
         assert len(found.trailers["x-request-id"]) == 32
+
+
+async def test_a_burst_of_calls_is_answered_to_the_last_one(address):
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub = model_pb2_grpc.ModelServiceStub(channel)
+        calls = [stub.ListModels(model_pb2.ListModelsRequest(), timeout=TIMEOUT_S) for _ in range(3000)]
+        assert len(await asyncio.gather(*calls)) == 3000
+
+
+def test_calls_beyond_the_limit_are_sent_elsewhere_with_a_time(redis_url, embedder):
+    with gateway(redis_url, "--max-calls-in-flight", "2") as (_, address):
+        stubs = Stubs(address)
+        embedder.hold()
+        try:
+            calls = [stubs.embedding.Embed.future(embed_request(), timeout=TIMEOUT_S) for _ in range(2)]
+            eventually(lambda: embedder.num_queued() == 2)
+            with pytest.raises(grpc.RpcError) as caught:
+                stubs.embed(["one too many"], model=EMBED)
+        finally:
+            embedder.release()
+        found = refusal(caught.value)
+        assert (found.code, found.reason) == (grpc.StatusCode.UNAVAILABLE, "OVERLOADED")
+        assert found.retry_s > 0
+        assert all(call.result() for call in calls)
+        stubs.channel.close()
+
+
+def embed_request() -> embedding_pb2.EmbedRequest:
+    return embedding_pb2.EmbedRequest(config=embedding_pb2.EmbedConfig(model=EMBED), inputs=["held"])
