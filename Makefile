@@ -9,10 +9,10 @@ PROTO_OUT := protos
 PROTOS := $(wildcard protos/qwen3/inference/v1/*.proto)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check check-protos format proto bench clean
+.PHONY: help install demo test test-slow check check-protos format proto bench bench-engine clean
 
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 install: $(VENV)/dev ## make .venv with everything, tests and tools included
 
@@ -50,6 +50,9 @@ proto: $(PROTO_VENV)/done ## generate the stubs from protos/
 
 bench: $(VENV)/dev ## measure a whole service on this machine
 	$(BIN)/python -m benchmarks
+
+bench-engine: $(VENV)/dev ## measure the engine alone beside transformers, four layers of the 0.6B shape
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.engine
 
 clean: ## remove everything that make made
 	rm -rf $(VENV) $(PROTO_VENV) build dist

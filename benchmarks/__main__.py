@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -22,6 +22,16 @@ from benchmarks.service import Load, run_load
 from benchmarks.texts import mixed_texts
 from worker.make_checkpoint import make_checkpoint
 from worker.model.task import ModelTask
+
+TABLE_WIDTH = 120
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """What a run measured; the library's rates are texts per second."""
+
+    loads: Sequence[Load]
+    in_process: dict[str, float]
 
 
 def main() -> None:
@@ -35,7 +45,7 @@ def main() -> None:
         figures = measure(checkpoint, mixed_texts(arguments.texts, seed=1))
     show(figures)
     if arguments.json:
-        Path(arguments.json).write_text(json.dumps(figures, indent=1) + "\n")
+        Path(arguments.json).write_text(json.dumps(asdict(figures), indent=1) + "\n")
 
 
 def _small_checkpoint(folder: str) -> Path:
@@ -44,7 +54,7 @@ def _small_checkpoint(folder: str) -> Path:
     return checkpoint
 
 
-def measure(checkpoint: Path, texts: Sequence[str]) -> dict[str, object]:
+def measure(checkpoint: Path, texts: Sequence[str]) -> Figures:
     with serving(checkpoint) as address:
         name = checkpoint.name
         loads = [
@@ -53,7 +63,7 @@ def measure(checkpoint: Path, texts: Sequence[str]) -> dict[str, object]:
             run_load(address, name, texts, batch=64, in_flight=4, name="64 texts a call, 4 in flight"),
         ]
     rates = {f"sentence-transformers, batch {batch}": in_process(checkpoint, texts, batch) for batch in (8, 32)}
-    return {"loads": [asdict(load) for load in loads], "in_process_texts_per_s": rates}
+    return Figures(loads=loads, in_process=rates)
 
 
 @contextmanager
@@ -78,16 +88,15 @@ def in_process(checkpoint: Path, texts: Sequence[str], batch: int) -> float:
     return len(texts) / (time.perf_counter() - started)
 
 
-def show(figures: dict[str, object]) -> None:
+def show(figures: Figures) -> None:
     table = Table("load", "texts/s", "tokens/s", "p50 ms", "p99 ms", "queue ms", "tokenize ms", "compute ms")
-    loads = [Load(**load) for load in figures["loads"]]  # type: ignore[attr-defined]  # what measure() put there
-    for load in loads:
+    for load in figures.loads:
         numbers = (load.texts_per_s, load.tokens_per_s, load.p50_ms, load.p99_ms)
         times = (load.queue_ms, load.tokenize_ms, load.compute_ms)
         table.add_row(load.name, *(f"{number:,.1f}" for number in (*numbers, *times)))
-    for name, rate in figures["in_process_texts_per_s"].items():  # type: ignore[attr-defined]  # likewise
+    for name, rate in figures.in_process.items():
         table.add_row(name, f"{rate:,.1f}", *[""] * 6)
-    Console().print(table)
+    Console(width=TABLE_WIDTH).print(table)
 
 
 if __name__ == "__main__":
