@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
@@ -88,7 +88,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         _log_call(method, call, error.code.name if error else "OK", error.reason if error else None)
         trailers = [("x-request-id", call.request_id)]
         if error is not None:
-            await context.abort(error.code, error.message, (*trailers, *trailing_metadata(error)))
+            await _abort(context, error, trailers)
         context.set_trailing_metadata(trailers)
         return response
 
@@ -126,6 +126,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             yield
         finally:
             self._in_flight.discard(task)
+
+
+async def _abort(context: Context, error: CallError, trailers: Sequence[tuple[str, str]]) -> None:
+    try:
+        await context.abort(error.code, error.message, (*trailers, *trailing_metadata(error)))
+    except grpc.aio.InternalError as gone:  # the client hung up, most often at this very deadline
+        raise asyncio.CancelledError from gone
 
 
 def _draining() -> CallError:
