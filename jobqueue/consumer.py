@@ -22,7 +22,6 @@ from jobqueue.messages import Answer, Failure, FailureReason, encode_answer
 MAX_DELIVERIES = 3
 LOW_LANE_FIRST_EVERY = 4  # strict priority starved the bulk lane
 BLOCK_MS = 500
-ANSWERS_AT_ONCE = 500  # Lua passes a few thousand values to a call at most, two an answer
 
 _POISON_ANSWER = encode_answer(
     Failure(

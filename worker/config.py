@@ -26,6 +26,7 @@ class WorkerSettings(Settings):
     max_batch_tokens: NonNegativeInt = Field(
         0, description="cost of a batch in tokens of linear work; 0 is 32768 on CUDA and 4096 on the CPU"
     )
+    # Lua passes a few thousand values to one call at most, and finishing a batch passes two a job.
     max_batch_jobs: PositiveInt = Field(256, le=1000, description="most jobs in one batch")
     max_batch_s: PositiveFloat = Field(
         600.0, description="seconds after which a batch counts as hung and ends the worker"

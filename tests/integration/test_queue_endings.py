@@ -9,6 +9,7 @@ from jobqueue.consumer import Consumer
 from jobqueue.lanes import Lane
 from jobqueue.messages import Failure, FailureReason, decode_job
 from tests.support.queues import Depth, echo, finish_all, own_queue
+from worker.config import WorkerSettings
 
 
 @pytest.fixture
@@ -121,3 +122,15 @@ def test_to_cancel_a_finished_job_changes_nothing(queue):
 
 def test_to_finish_nothing_is_nothing(queue):
     assert queue.consumer("a").finish([]) == 0
+
+
+def test_the_largest_batch_that_a_worker_may_be_set_to_is_taken_and_answered(queue):
+    """Lua passes only some thousands of values to one call; the setting stays below that."""
+    (most,) = (limit.le for limit in WorkerSettings.model_fields["max_batch_jobs"].metadata if hasattr(limit, "le"))
+    queue.admit(*[1] * most)
+    worker = queue.consumer("a", max_jobs=most)
+    jobs = worker.take(budget=10 * most, num_held=0).jobs
+    assert len(jobs) == most
+    assert finish_all(worker, jobs) == most
+    assert len(queue.answers()) == most
+    queue.check_idle()
