@@ -12,7 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
 from jobqueue.errors import CallTooLargeError, JobFailedError, NoWorkerError, QueueAwayError, QueueFullError
-from jobqueue.messages import Failure, FailureReason
+from jobqueue.messages import Failure
 
 DOMAIN = "qwen3.inference"
 RETRY_S = 1.0
@@ -84,10 +84,8 @@ _TABLE: Mapping[type[BaseException], Callable[[], CallError]] = {
 
 
 def _explain_failure(failure: Failure, inputs_field: str) -> CallError:
-    if failure.reason is FailureReason.NON_FINITE_RESULT:
-        where = f"{inputs_field}[{failure.sequence}]: " if failure.sequence >= 0 else ""
-        return internal(failure.reason.name, f"{where}{failure.message}")
-    return internal(failure.reason.name, failure.message)
+    where = f"{inputs_field}[{failure.sequence}]: " if failure.sequence >= 0 else ""
+    return internal(failure.reason.name, f"{where}{failure.message}")
 
 
 def trailing_metadata(error: CallError) -> Sequence[tuple[str, str | bytes]]:

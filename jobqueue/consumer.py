@@ -93,10 +93,11 @@ class Consumer:
             return Take(jobs=(), suspects_wait=True)  # once it holds nothing, all that it has in Redis is what was lost
         if self._take_was_cut_off:
             self.leave()
-        self._take_was_cut_off = True
-        taken = self._take_or_wait(budget=budget, num_held=num_held)
-        self._take_was_cut_off = False
-        return taken
+        return self._uncut(lambda: self._take_or_wait(budget=budget, num_held=num_held))
+
+    def take_more(self, *, budget: int, num_taken: int, num_held: int) -> Take:
+        """More jobs for the batch of the last take, `num_taken` so far: what fits in `budget` and waits already."""
+        return self._uncut(lambda: self._take(budget=budget, num_held=num_held, num_taken=num_taken))
 
     def confirm(self, jobs: Sequence[TakenJob]) -> list[TakenJob]:
         """Those of `jobs` that are still this worker's to run: not expired, cancelled or given to another since."""
@@ -132,8 +133,14 @@ class Consumer:
             return False
         return any(group["name"] == GROUP.encode() for group in groups)
 
+    def _uncut(self, take: Callable[[], Take]) -> Take:
+        self._take_was_cut_off = True
+        taken = take()
+        self._take_was_cut_off = False
+        return taken
+
     def _take_or_wait(self, *, budget: int, num_held: int) -> Take:
-        taken = self._take(budget=budget, num_held=num_held, before=())
+        taken = self._take(budget=budget, num_held=num_held)
         if taken.jobs or taken.suspects_wait:
             return taken
         arrived = self._wait()
@@ -142,7 +149,7 @@ class Consumer:
         spent = sum(int(fields[b"cost"]) for _, _, _, fields in arrived)
         return self._take(budget=budget - spent, num_held=num_held, before=arrived)
 
-    def _take(self, *, budget: int, num_held: int, before: "Sequence[_Arrival]") -> Take:
+    def _take(self, *, budget: int, num_held: int, num_taken: int = 0, before: "Sequence[_Arrival]" = ()) -> Take:
         first = Lane.BULK if next(self._takes) % LOW_LANE_FIRST_EVERY == 0 else Lane.INTERACTIVE
         arguments = [
             self._name,
@@ -151,7 +158,7 @@ class Consumer:
             self._max_jobs,
             first.key,
             num_held,
-            len(before),
+            num_taken + len(before),
             self._keys.replies(""),
             _POISON_ANSWER,
             MAX_DELIVERIES,

@@ -12,6 +12,12 @@ def sequence_cost(num_tokens: int, attention_cost: float) -> int:
     return math.ceil(num_tokens + attention_cost * num_tokens * num_tokens)
 
 
+def job_cost(lengths: Sequence[int], num_shared: int, attention_cost: float) -> int:
+    """Cost of sequences whose first `num_shared` tokens are the same, and are computed once."""
+    repeated = (len(lengths) - 1) * sequence_cost(num_shared, attention_cost)
+    return sum(sequence_cost(length, attention_cost) for length in lengths) - repeated
+
+
 def split_by_size(sizes: Sequence[int], limit: int) -> Iterator[range]:
     """Cut items, in order, into consecutive groups of at most `limit` together; an item over it stands alone."""
     start, total = 0, 0

@@ -43,6 +43,7 @@ class FailureReason(IntEnum):
     POISON_INPUT = 1
     NON_FINITE_RESULT = 2
     INVALID_JOB = 3
+    OUT_OF_MEMORY = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

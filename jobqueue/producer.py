@@ -11,7 +11,7 @@ from typing import Any, Self, cast
 
 from jobqueue.chunks import merge, split
 from jobqueue.connection import AsyncRedis
-from jobqueue.cost import sequence_cost
+from jobqueue.cost import job_cost
 from jobqueue.errors import CallTooLargeError, JobFailedError, NoWorkerError, QueueAwayError, QueueFullError
 from jobqueue.keys import REPLIES_TTL_S, QueueKeys
 from jobqueue.lanes import Lane
@@ -117,7 +117,7 @@ class Producer:
         arguments: list[Any] = [submission.lane.key, max_tokens, max_jobs, REPLIES_TTL_S, self._gateway]
         arguments += [max(ttl_ms, 1), submission.request_id, int(submission.wakeable)]
         for job, job_id in zip(jobs, job_ids, strict=True):
-            cost = sum(sequence_cost(length, submission.attention_cost) for length in job.lengths)
+            cost = job_cost(job.lengths, len(job.prefix), submission.attention_cost)
             arguments += [sum(job.lengths), cost, job_id, encode_job(job)]
         admit_keys = [*queue_keys.lanes, queue_keys.depth, queue_keys.replies(self._gateway)]
         admit_keys += [queue_keys.workers, queue_keys.loading]

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
-from runtime.settings import LogLevel, Settings
+from runtime.settings import ListenAddress, LogLevel, Settings
 
 
 class WorkerSettings(Settings):
@@ -22,9 +22,25 @@ class WorkerSettings(Settings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto is bfloat16 on CUDA and float32 on the CPU; float16 overflows on the 8B model"
     )
+    engine: Literal["packed", "transformers", "vllm"] = Field(
+        "packed", description="packed is this project's own; the others need their library installed"
+    )
+    attention: Literal["auto", "flash-attn-3", "flash-attn", "torch-varlen", "sdpa"] = Field(
+        "auto", description="the packed engine's attention; auto is the fastest that works here"
+    )
+    kernels: Literal["auto", "triton", "onednn", "torch"] = Field(
+        "auto", description="the packed engine's other kernels; auto is the fastest that works here"
+    )
     max_input_tokens: NonNegativeInt = Field(0, description="most tokens of one prompt; 0 is the model's own limit")
     max_batch_tokens: NonNegativeInt = Field(
-        0, description="cost of a batch in tokens of linear work; 0 is 32768 on CUDA and 4096 on the CPU"
+        0,
+        description="cost of a batch in tokens of linear work; 0 is 4096 on the CPU, and on CUDA what fits up to 32768",
+    )
+    prefix_cache_mib: NonNegativeInt = Field(
+        256, description="most MiB of hot prefixes' keys and values that the packed engine keeps; 0 keeps none"
+    )
+    threads: NonNegativeInt = Field(
+        0, description="threads that compute on the CPU; 0 is one a core, less one for the rest from four cores on"
     )
     # Lua passes a few thousand values to one call at most, and finishing a batch passes two a job.
     max_batch_jobs: PositiveInt = Field(256, le=1000, description="most jobs in one batch")
@@ -34,4 +50,5 @@ class WorkerSettings(Settings):
     lease_s: PositiveFloat = Field(5.0, description="seconds of silence after which a worker counts as dead")
     scale_to_zero: bool = Field(default=False, description="announce that calls may wait while no worker is there")
     device_memory_share: float = Field(1.0, gt=0, le=1, description="share of a CUDA device's memory to stay within")
+    metrics_listen: ListenAddress | None = Field(None, description="HOST:PORT for Prometheus; without it no metrics")
     log_level: LogLevel = Field("info", description="what is logged")

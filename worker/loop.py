@@ -1,8 +1,10 @@
 """The worker's step, in three stages that overlap: take, compute, answer.
 
-1. The taker waits until the worker holds less than two batches, takes jobs up to the budget and decodes them.
-2. The computing stage asks which of them are still wanted, and runs the model over those.
-3. The answering stage encodes the results, sends them and ends the jobs in one transaction.
+1. The taker waits until the worker holds less than two batches, takes jobs up to the budget and decodes them. What they
+   share leaves room in the batch, for which it takes more.
+2. The computing stage asks which of them are still wanted, and starts the model on those. On CUDA it does not wait for
+   the end, so that the next batch is laid out and enqueued meanwhile.
+3. The answering stage waits for the results, encodes and sends them and ends the jobs in one transaction.
 
 So the next batch is taken while the present one computes and the last one is sent. A stage that dies ends the worker:
 its jobs then go to another one, deliveries counted. Stopping in order finishes the batch that runs and gives back
@@ -13,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
 from typing import TypeVar
 
@@ -21,11 +24,13 @@ import structlog
 from jobqueue.consumer import Consumer, TakenJob
 from jobqueue.errors import QueueAwayError
 from jobqueue.messages import Answer, DecodeError, Failure, FailureReason, Job, decode_job
-from worker.batching import plan_batches
-from worker.engine import Computed, Engine
+from worker.batching import Work, cost_saved, plan_batches
+from worker.engine import Computed, Engine, Started
+from worker.metrics import WorkerMetrics
 
 MAX_HELD_BATCHES = 2  # the one that runs and the next
 RETRY_S = 0.5
+LEAST_ROOM_SHARE = 8  # an eighth of a batch is worth another round trip to Redis
 
 log = structlog.get_logger()
 
@@ -33,25 +38,11 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """A job that is ready to run. `taken_at` is in seconds of time.monotonic()."""
-
-    taken: TakenJob
-    job: Job
-    taken_at: float
-
-    def queue_us(self, started_at: float) -> int:
-        """Microseconds from its admission to the start of its batch."""
-        return self.taken.waited_us + int((started_at - self.taken_at) * 1e6)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
-    """A batch that has run."""
+class Running:
+    """A batch that has been started."""
 
     batch: Sequence[Work]
-    computed: Computed
-    started_at: float
+    started: Started
 
 
 class Held:
@@ -73,25 +64,52 @@ class Held:
                 self._changed.wait(timeout=0.5)
 
 
+class Since:
+    """For how long one thread has been at something that may hang."""
+
+    def __init__(self) -> None:
+        self._began_at: float | None = None
+
+    def __enter__(self) -> None:
+        self._began_at = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self._began_at = None
+
+    def age_s(self) -> float:
+        began_at = self._began_at
+        return 0.0 if began_at is None else time.monotonic() - began_at
+
+
 class WorkerLoop:
     """Runs until `stopping` is set."""
 
-    def __init__(self, consumer: Consumer, engine: Engine, *, budget: int, stopping: threading.Event) -> None:
+    def __init__(
+        self,
+        consumer: Consumer,
+        engine: Engine,
+        metrics: WorkerMetrics,
+        *,
+        budget: int,
+        stopping: threading.Event,
+    ) -> None:
         self._consumer = consumer
+        self._metrics = metrics
         self._engine = engine
         self._budget = budget
+        self._least_room = max(budget // LEAST_ROOM_SHARE, 1)
         self._stopping = stopping
         self._held = Held()
         self._ready: SimpleQueue[Sequence[Work] | None] = SimpleQueue()
-        self._finished: SimpleQueue[Finished | None] = SimpleQueue()
+        self._running: SimpleQueue[Running | None] = SimpleQueue()
         self._error: Exception | None = None
-        self._batch_started_at: float | None = None
+        self._starting, self._waiting = Since(), Since()
 
     def run(self) -> None:
         """Work until told to stop; then give back what has not run. Raises what ended a stage."""
         stages = [self._start(self._take_all), self._start(self._answer_all)]
         self._compute_all()
-        self._finished.put(None)
+        self._running.put(None)
         for stage in stages:
             stage.join()
         if self._error is not None:
@@ -99,9 +117,8 @@ class WorkerLoop:
         log.info("drained", num_jobs_returned=self._consumer.leave())
 
     def batch_age_s(self) -> float:
-        """For how long the present batch has been running."""
-        started_at = self._batch_started_at
-        return 0.0 if started_at is None else time.monotonic() - started_at
+        """For how long the model has been at one batch."""
+        return max(self._starting.age_s(), self._waiting.age_s())
 
     def _start(self, stage: Callable[[], None]) -> threading.Thread:
         """Run a stage in a thread; if it fails, the others are stopped."""
@@ -128,24 +145,40 @@ class WorkerLoop:
     def _take(self) -> None:
         num_held = self._held.count
         take = self._patiently(lambda: self._consumer.take(budget=self._budget, num_held=num_held))
-        for batch in plan_batches(take.jobs, budget=self._budget):
-            work = self._decode(batch)
+        has_suspect = any(job.is_suspect for job in take.jobs)
+        work = self._decode(take.jobs)
+        if not has_suspect:
+            work = self._fill_up(work, num_held)
+        for batch in plan_batches(work, budget=self._budget):
             self._held.add(1)
-            self._ready.put(work)
-        if take.suspects_wait or any(job.is_suspect for job in take.jobs):
+            self._ready.put(batch)
+        if take.suspects_wait or has_suspect:
             self._held.wait_below(1, self._stopping)  # a suspect runs while nothing else is held
 
-    def _decode(self, batch: Sequence[TakenJob]) -> list[Work]:
+    def _fill_up(self, work: list[Work], num_held: int) -> list[Work]:
+        """Take more where sharing has left room, as long as that makes more room."""
+        saved = 0
+        while cost_saved(work) - saved >= self._least_room:
+            saved = cost_saved(work)
+            room = self._budget - sum(item.taken.cost for item in work) + saved
+            more = self._patiently(
+                partial(self._consumer.take_more, budget=room, num_taken=len(work), num_held=num_held)
+            )
+            work = [*work, *self._decode(more.jobs)]
+        return work
+
+    def _decode(self, jobs: Sequence[TakenJob]) -> list[Work]:
         """The jobs that this model can run; the others are answered here."""
         work: list[Work] = []
         refused: list[tuple[TakenJob, Answer]] = []
-        for taken in batch:
+        for taken in jobs:
             outcome = _decode_or_explain(taken, self._engine)
             if isinstance(outcome, Failure):
                 log.error("invalid job", request_id=taken.request_id, error=outcome.message)
                 refused.append((taken, outcome))
             else:
-                work.append(Work(taken=taken, job=outcome, taken_at=time.monotonic()))
+                cost = self._engine.prefix_cost(outcome)
+                work.append(Work(taken=taken, job=outcome, prefix_cost=cost, taken_at=time.monotonic()))
         if refused:
             self._patiently(lambda: self._consumer.finish(refused))
         return work
@@ -156,43 +189,35 @@ class WorkerLoop:
                 continue  # it goes back with the consumer's leave
             wanted = self._confirm(batch)
             if wanted:
-                self._finished.put(self._compute(wanted))
+                self._running.put(self._start_batch(wanted))
             else:
                 self._held.add(-1)
 
     def _confirm(self, batch: Sequence[Work]) -> Sequence[Work]:
         """Nothing is computed for a caller who has gone or whose deadline has passed."""
-        if not batch:
-            return batch
         confirmed = self._patiently(lambda: self._consumer.confirm([work.taken for work in batch]))
         still_wanted = {taken.job_id for taken in confirmed}
         return [work for work in batch if work.taken.job_id in still_wanted]
 
-    def _compute(self, batch: Sequence[Work]) -> Finished:
-        self._batch_started_at = started_at = time.monotonic()
-        try:
-            computed = self._engine.compute([work.job for work in batch])
-            return Finished(batch=batch, computed=computed, started_at=started_at)
-        finally:
-            self._batch_started_at = None
+    def _start_batch(self, batch: Sequence[Work]) -> Running:
+        with self._starting:
+            return Running(batch=batch, started=self._engine.start([work.job for work in batch]))
 
     def _answer_all(self) -> None:
-        while (finished := self._finished.get()) is not None:
-            self._answer(finished)
+        while (running := self._running.get()) is not None:
+            with self._waiting:
+                computed = self._engine.wait(running.started)
+            self._answer(running, computed)
             self._held.add(-1)
 
-    def _answer(self, finished: Finished) -> None:
-        queue_us = [work.queue_us(finished.started_at) for work in finished.batch]
-        answers = self._engine.answers(finished.computed, queue_us)
-        pairs = [(work.taken, answer) for work, answer in zip(finished.batch, answers, strict=True)]
+    def _answer(self, running: Running, computed: Computed) -> None:
+        queue_us = [work.queue_us(running.started.started_at) for work in running.batch]
+        answers = self._engine.answers(computed, queue_us)
+        pairs = [(work.taken, answer) for work, answer in zip(running.batch, answers, strict=True)]
         num_ended = self._patiently(lambda: self._consumer.finish(pairs))
-        log.debug(
-            "batch",
-            num_jobs=len(pairs),
-            num_ended=num_ended,
-            tokens=sum(work.taken.tokens for work in finished.batch),
-            compute_us=finished.computed.compute_us,
-        )
+        cost = sum(work.taken.cost for work in running.batch) - cost_saved(running.batch)
+        self._metrics.batch(seconds=computed.compute_us / 1e6, fill=cost / self._budget, answers=answers)
+        log.debug("batch", num_jobs=len(pairs), num_ended=num_ended, cost=cost, compute_us=computed.compute_us)
 
     def _patiently(self, call: Callable[[], T]) -> T:
         """Repeat while Redis is away; what is held stays held. Raises QueueAwayError if the worker is to stop."""

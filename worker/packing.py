@@ -1,10 +1,11 @@
 """Token sequences of any lengths, one behind the other, as the packed forward pass takes them.
 
 What sequences begin with together is laid out once, as a segment; each segment's tokens then attend to the keys of the
-whole path from the root, which are gathered for it. Where nothing is shared, nothing is gathered.
+whole path from the root, which are gathered for it. Segments whose keys and values are cached are not computed at all:
+their keys stand before those of the computed tokens. Where nothing is shared or cached, nothing is gathered.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, TypeAlias
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jobqueue.messages import TokenIds
-from worker.sharing import Segment, plan_sharing
+from worker.prefix_cache import PrefixKeysValues
+from worker.sharing import Segment, SharingPlan, plan_sharing
 
 # An agreement shorter than this costs more to gather for than to compute again.
 MIN_SHARED_TOKENS = 8
@@ -27,7 +29,7 @@ _Rows: TypeAlias = NDArray[np.int64]
 class AttentionLayout:
     """Which rows attend to which: query group i, cut by `cu_seqlens_q`, to key group i of the gathered keys.
 
-    `key_rows` (gathered tokens,) int64 says which token each gathered key is of; None means all tokens as they lie.
+    `key_rows` (gathered tokens,) int64 says which key row each gathered key is; None means all rows as they lie.
     Both `cu_seqlens` are int32 (groups + 1,).
     """
 
@@ -39,11 +41,26 @@ class AttentionLayout:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CachedSegment:
+    """Tokens `begin` to `end` of a cached prefix."""
+
+    prefix: PrefixKeysValues
+    begin: int
+    end: int
+
+    def layer(self, index: int) -> tuple[Tensor, Tensor]:
+        """One layer's keys and values: (tokens, kv_heads, head_dim)."""
+        return self.prefix.keys[index, self.begin : self.end], self.prefix.values[index, self.begin : self.end]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PackedBatch:
     """Sequences without padding, each shared token once; all tensors on one device.
 
-    `every_token` is how all tokens attend, group by segment; `last_tokens` how the rows `last_rows` do, each a group.
-    `outputs` says for each sequence which of `last_rows` is its own, None where they are one to one.
+    A key row is a row of the cached segments, in their order, or behind them a computed token. `every_token` is how all
+    computed tokens attend, group by segment; `last_tokens` how the rows `last_rows` do, each a group. `outputs` says
+    for each sequence which of `last_rows` is its own, None where they are one to one. `kept_rows` are the key rows of
+    each prefix that is to be kept.
     """
 
     ids: Tensor  # (tokens,) int32
@@ -52,6 +69,8 @@ class PackedBatch:
     last_tokens: AttentionLayout
     last_rows: Tensor  # (distinct sequences,) int64, the row of each one's last token
     outputs: Tensor | None  # (sequences,) int64
+    cached: tuple[CachedSegment, ...]
+    kept_rows: tuple[Tensor, ...]  # (tokens of the prefix,) int64 each
 
     @property
     def num_tokens(self) -> int:
@@ -59,27 +78,41 @@ class PackedBatch:
         return self.ids.shape[0]
 
 
-def pack(sequences: Sequence[TokenIds], device: torch.device, *, min_shared: int = MIN_SHARED_TOKENS) -> PackedBatch:
+def pack(
+    sequences: Sequence[TokenIds],
+    device: torch.device,
+    *,
+    cached: Sequence[PrefixKeysValues] = (),
+    kept: Sequence[TokenIds] = (),
+    min_shared: int = MIN_SHARED_TOKENS,
+) -> PackedBatch:
     """Lay out at least one sequence of typecode "i", none of them empty.
 
-    On CUDA the copies go through pinned memory and are only enqueued: the current stream orders them.
+    What sequences begin with is taken from `cached` where it is there; each of `kept` must be the beginning of a
+    sequence. On CUDA the copies go through pinned memory and are only enqueued: the current stream orders them.
     """
     if not sequences or min(map(len, sequences)) == 0:
         raise ValueError("an empty sequence has no last token to pool")
-    plan = plan_sharing(sequences, min_shared=min_shared)
-    ends = list(accumulate(segment.length for segment in plan.segments))
-    own_rows = [np.arange(end - segment.length, end) for segment, end in zip(plan.segments, ends, strict=True)]
-    key_rows = _key_rows(plan.segments, own_rows)
-    shares = any(segment.parent >= 0 for segment in plan.segments)
-    distinct = sorted(set(plan.last_segments))
-    last_key_rows = [key_rows[segment] for segment in distinct]
+    everything = [*sequences, *(prefix.ids for prefix in cached)]
+    plan = plan_sharing(everything, min_shared=min_shared)
+    lasts = plan.last_segments[: len(sequences)]
+    from_cache = _cached_segments(plan, lasts, cached)
+    computed = [index for index in range(len(plan.segments)) if index not in from_cache]
+    num_cached = sum(plan.segments[index].length for index in from_cache)
+    own_rows = _own_rows(plan.segments, [*from_cache, *computed])
+    paths = _paths(plan.segments, own_rows)
+    gathers = bool(from_cache) or any(segment.parent >= 0 for segment in plan.segments)
+    distinct = sorted(set(lasts))
+    segments = [plan.segments[index] for index in computed]
     return PackedBatch(
-        ids=_to_device(_ids(sequences, plan.segments), device),
-        positions=_to_device(_positions(plan.segments), device),
-        every_token=_layout(own_rows, key_rows, gathers=shares, device=device),
-        last_tokens=_layout([rows[-1:] for rows in last_key_rows], last_key_rows, gathers=shares, device=device),
-        last_rows=_to_device(np.array([ends[segment] - 1 for segment in distinct], np.int64), device),
-        outputs=_outputs(plan.last_segments, distinct, device),
+        ids=_to_device(_ids(everything, segments), device),
+        positions=_to_device(_positions(segments), device),
+        every_token=_layout([own_rows[at] for at in computed], [paths[at] for at in computed], gathers, device),
+        last_tokens=_layout([paths[at][-1:] for at in distinct], [paths[at] for at in distinct], gathers, device),
+        last_rows=_to_device(np.array([paths[at][-1] - num_cached for at in distinct], np.int64), device),
+        outputs=_outputs(lasts, distinct, device),
+        cached=tuple(from_cache.values()),
+        kept_rows=tuple(_to_device(_kept_rows(ids, sequences, lasts, paths), device) for ids in kept),
     )
 
 
@@ -88,12 +121,39 @@ def count_computed_tokens(sequences: Sequence[TokenIds]) -> int:
     return plan_sharing(sequences, min_shared=MIN_SHARED_TOKENS).num_tokens
 
 
-def _key_rows(segments: Sequence[Segment], own_rows: Sequence[_Rows]) -> list[_Rows]:
-    """For each segment the rows of all tokens from the root of its path to its end."""
+def _cached_segments(
+    plan: SharingPlan, lasts: Sequence[int], cached: Sequence[PrefixKeysValues]
+) -> dict[int, CachedSegment]:
+    """The segments on the paths of the cached prefixes, parents first, but for sequences' last ones."""
+    found: dict[int, CachedSegment] = {}
+    for prefix, last in zip(cached, plan.last_segments[len(plan.last_segments) - len(cached) :], strict=True):
+        index = last
+        while index >= 0:
+            segment = plan.segments[index]
+            found[index] = CachedSegment(prefix=prefix, begin=segment.begin, end=segment.end)
+            index = segment.parent
+    return {index: found[index] for index in sorted(found.keys() - set(lasts))}
+
+
+def _own_rows(segments: Sequence[Segment], order: Sequence[int]) -> dict[int, _Rows]:
+    """Each segment's key rows, the segments laid one behind the other in `order`."""
+    ends = accumulate(segments[index].length for index in order)
+    return {index: np.arange(end - segments[index].length, end) for index, end in zip(order, ends, strict=True)}
+
+
+def _paths(segments: Sequence[Segment], own_rows: Mapping[int, _Rows]) -> list[_Rows]:
+    """For each segment the key rows of all tokens from the root of its path to its end."""
     found: list[_Rows] = []
-    for segment, own in zip(segments, own_rows, strict=True):
+    for index, segment in enumerate(segments):
+        own = own_rows[index]
         found.append(own if segment.parent < 0 else np.concatenate((found[segment.parent], own)))
     return found
+
+
+def _kept_rows(ids: TokenIds, sequences: Sequence[TokenIds], lasts: Sequence[int], paths: Sequence[_Rows]) -> _Rows:
+    """Key rows of a beginning, on the path of any sequence that has it."""
+    at = next(at for at, sequence in enumerate(sequences) if sequence[: len(ids)] == ids)
+    return paths[lasts[at]][: len(ids)]
 
 
 def _ids(sequences: Sequence[TokenIds], segments: Sequence[Segment]) -> "NDArray[np.int32]":
@@ -106,9 +166,12 @@ def _positions(segments: Sequence[Segment]) -> "NDArray[np.int32]":
 
 
 def _layout(
-    query_rows: Sequence[_Rows], key_rows: Sequence[_Rows], *, gathers: bool, device: torch.device
+    query_rows: Sequence[_Rows],
+    key_rows: Sequence[_Rows],
+    gathers: bool,  # noqa: FBT001 - private
+    device: torch.device,
 ) -> AttentionLayout:
-    """Groups of queries over groups of keys; without `gathers` the keys are all tokens in their order."""
+    """Groups of queries over groups of keys; without `gathers` the keys are all rows in their order."""
     num_queries, num_keys = [len(rows) for rows in query_rows], [len(rows) for rows in key_rows]
     return AttentionLayout(
         cu_seqlens_q=_to_device(_borders(num_queries), device),

@@ -1,12 +1,15 @@
 """The worker's life: resolve the checkpoint, announce it, load it, work until told to stop."""
 
+import gc
 import os
 import secrets
 import socket
 import threading
+import time
 
 import structlog
 import torch
+from prometheus_client import CollectorRegistry
 
 from jobqueue.announcements import Announcement, find_disagreement, tokenizer_digest
 from jobqueue.connection import SyncRedis, connect, probe, redis_border
@@ -16,14 +19,21 @@ from jobqueue.keys import check_queue_name
 from runtime.ready import say_ready
 from runtime.settings import SettingError
 from worker.config import WorkerSettings
-from worker.engine import OPERATIONS, Engine, Placement
+from worker.engine import OPERATIONS, Engine
 from worker.heartbeat import Heartbeat
 from worker.loop import WorkerLoop
+from worker.metrics import RunnerCollector, WorkerMetrics, serve_metrics
 from worker.model.checkpoint import Checkpoint, ModelTask, resolve_checkpoint
+from worker.placement import Placement
+from worker.runner import ModelRunner
+from worker.runners import make_runner
+from worker.warmup import find_budget, warm_up
 
 BEATS_PER_LEASE = 3
 RECONNECT_S = 1.0
-DEFAULT_BATCH_TOKENS = {"cuda": 32_768, "cpu": 4_096}
+CPU_BATCH_TOKENS = 4_096
+CUDA_BATCH_TOKENS = 32_768
+LEAST_CORES_TO_SPARE = 4
 
 log = structlog.get_logger()
 
@@ -37,8 +47,15 @@ def work(settings: WorkerSettings, stopping: threading.Event, working: threading
     if not _await_redis(redis, stopping):
         return
     placement = Placement.choose(settings.device, settings.dtype)
+    torch.set_num_threads(settings.threads or _default_threads(torch.get_num_threads()))
     task = None if settings.task is None else ModelTask(settings.task)
-    checkpoint = resolve_checkpoint(settings.model, task=task, name=settings.name, revision=settings.revision)
+    checkpoint = resolve_checkpoint(
+        settings.model,
+        task=task,
+        name=settings.name,
+        revision=settings.revision,
+        any_forward=settings.engine != "packed",
+    )
     announcement = _announcement(checkpoint, settings, placement)
     consumer = Consumer(
         redis,
@@ -52,11 +69,29 @@ def work(settings: WorkerSettings, stopping: threading.Event, working: threading
     interval_s = settings.lease_s / BEATS_PER_LEASE
     with Heartbeat(redis, consumer, announcement, checkpoint.tokenizer_json, interval_s=interval_s) as heartbeat:
         _limit_device_memory(placement, settings.device_memory_share)
-        engine = Engine(checkpoint, placement, max_input_tokens=announcement.max_input_tokens)
-        loop = WorkerLoop(consumer, engine, budget=_budget(settings, placement), stopping=stopping)
+        started_at = time.monotonic()
+        runner = make_runner(checkpoint, placement, settings)
+        engine = Engine(checkpoint, runner, max_input_tokens=announcement.max_input_tokens)
+        loaded_at = time.monotonic()
+        budget = _warm_up(runner, checkpoint, settings, placement, announcement.max_input_tokens)
+        metrics = _metrics(runner, announcement, placement, settings.metrics_listen)
+        loop = WorkerLoop(consumer, engine, metrics, budget=budget, stopping=stopping)
         heartbeat.loaded(is_hung=lambda: loop.batch_age_s() > settings.max_batch_s)
         working.set()
-        log.info("ready", queue=announcement.queue, attention=engine.attention_name, dtype=placement.dtype)
+        log.info(
+            "ready",
+            queue=announcement.queue,
+            engine=runner.engine,
+            attention=runner.attention,
+            kernels=runner.kernels,
+            dtype=placement.dtype_name,
+            max_batch_tokens=budget,
+            load_s=round(loaded_at - started_at, 3),
+            warm_up_s=round(time.monotonic() - loaded_at, 3),
+        )
+        # What is alive now lives as long as the process: no collection need look at it again.
+        gc.collect()
+        gc.freeze()
         say_ready(f"{checkpoint.model_id} {checkpoint.task}")
         loop.run()
 
@@ -93,8 +128,8 @@ def _announcement(checkpoint: Checkpoint, settings: WorkerSettings, placement: P
         tokenizer_digest=tokenizer_digest(checkpoint.tokenizer_json),
         attention_cost=checkpoint.config.attention_cost,
         wakeable=settings.scale_to_zero,
-        dtype=placement.dtype,
-        engine="packed",
+        dtype=placement.dtype_name,
+        engine=settings.engine,
     )
 
 
@@ -105,8 +140,31 @@ def _check_agreement(redis: SyncRedis, announcement: Announcement) -> None:
         raise SettingError(f"queue {announcement.queue} is served already: {disagreement}; set --name or --revision")
 
 
-def _budget(settings: WorkerSettings, placement: Placement) -> int:
-    return settings.max_batch_tokens or DEFAULT_BATCH_TOKENS[placement.device.type]
+def _default_threads(num_cores: int) -> int:
+    """One a core; from four on one less, for the threads that take jobs, answer them and keep the lease."""
+    return num_cores - 1 if num_cores >= LEAST_CORES_TO_SPARE else num_cores
+
+
+def _warm_up(
+    runner: ModelRunner, checkpoint: Checkpoint, settings: WorkerSettings, placement: Placement, max_input_tokens: int
+) -> int:
+    """Ready the model, and say what a batch may cost. A CPU has memory to spare and no time for its longest input."""
+    vocab_size = checkpoint.config.vocab_size
+    warm_up(runner, vocab_size=vocab_size)
+    if placement.device.type == "cpu" or settings.max_batch_tokens:
+        return settings.max_batch_tokens or CPU_BATCH_TOKENS
+    return find_budget(runner, largest=CUDA_BATCH_TOKENS, max_input_tokens=max_input_tokens, vocab_size=vocab_size)
+
+
+def _metrics(
+    runner: ModelRunner, announcement: Announcement, placement: Placement, address: str | None
+) -> WorkerMetrics:
+    registry = CollectorRegistry()
+    registry.register(RunnerCollector(runner, announcement, placement))
+    metrics = WorkerMetrics(registry, announcement.model_id)
+    if address is not None:
+        serve_metrics(registry, address)
+    return metrics
 
 
 def _limit_device_memory(placement: Placement, share: float) -> None:

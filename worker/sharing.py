@@ -53,7 +53,7 @@ def plan_sharing(sequences: Sequence[TokenIds], *, min_shared: int = 1) -> Shari
     keys = [sequence.tobytes() for sequence in sequences]
     order = sorted(range(len(keys)), key=keys.__getitem__)
     distinct = [at for place, at in enumerate(order) if place == 0 or keys[at] != keys[order[place - 1]]]
-    agreements = [0, *(_agreement(sequences[a], sequences[b]) for a, b in pairwise(distinct))]
+    agreements = [0, *(agreement(sequences[a], sequences[b]) for a, b in pairwise(distinct))]
     lengths = [len(sequences[at]) for at in distinct]
     segments, lasts = _grow(lengths, agreements, min_shared=min_shared)
     last_of = {keys[at]: last for at, last in zip(distinct, lasts, strict=True)}
@@ -66,7 +66,7 @@ def plan_sharing(sequences: Sequence[TokenIds], *, min_shared: int = 1) -> Shari
     )
 
 
-def _agreement(first: TokenIds, second: TokenIds) -> int:
+def agreement(first: TokenIds, second: TokenIds) -> int:
     """How many tokens two sequences begin with together."""
     length = min(len(first), len(second))
     differ = np.frombuffer(first, np.int32, length) != np.frombuffer(second, np.int32, length)

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+# vllm brings a torch of its own, which brings a triton; flash-attn is compiled against the torch that is there.
+OF_OTHER_ENVIRONMENTS = {"flash-attn", "triton", "vllm"}
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,7 @@ def test_every_dependency_is_pinned():
     declared += project["dependency-groups"]["dev"]
     pinned = {line.split("==")[0].lower().replace("_", "-") for line in _constraints()}
     names = {_name(requirement) for requirement in declared} - {"qwen3-serve"}
-    assert names <= pinned
+    assert names - OF_OTHER_ENVIRONMENTS <= pinned
     assert "torch==2.13.0" in _constraints()
 
 

@@ -6,10 +6,13 @@ aligned bottom-right: the last query of a sequence sees all of its keys, so ther
 never more. The result is (total_q, heads, head_dim).
 """
 
+import importlib
+import importlib.util
 import inspect
 from collections.abc import Callable, Iterator
+from functools import cache
 from itertools import pairwise
-from typing import Any, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 import torch
 from torch import Tensor
@@ -17,19 +20,73 @@ from torch.nn.attention import varlen
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
+from runtime.settings import SettingError
+
 Attention: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, int, int], Tensor]
+AttentionName: TypeAlias = Literal["flash-attn-3", "flash-attn", "torch-varlen", "sdpa"]  # the fastest first
 
 _CAUSAL_WINDOW = (-1, 0)  # any number of keys to the left, none to the right
+_HOPPER = 9
+_MASK_TOKENS = 1024
 
 
-def select_attention(device: torch.device, dtype: torch.dtype) -> tuple[str, Attention]:
-    """The fastest back-end that works here, with its name for the log.
+def select_attention(device: torch.device, dtype: torch.dtype, wanted: str = "auto") -> tuple[AttentionName, Attention]:
+    """The fastest back-end that works here, or the one `wanted`; raises SettingError where that one does not."""
+    for name in get_args(AttentionName):
+        reason = _why_not(name, device, dtype)
+        if wanted == name and reason:
+            raise SettingError(f"--attention {name}: {reason}")
+        if wanted in {"auto", name} and not reason:
+            return name, _MAKERS[name]()
+    raise AssertionError("SDPA works everywhere")
 
-    PyTorch's varlen kernel is CUDA only and has no float32, where the loop over sequences serves too.
-    """
-    if device.type == "cuda" and dtype is not torch.float32:
-        return "torch-varlen", torch_varlen_attention()
-    return "sdpa-loop", sdpa_loop
+
+def _why_not(name: AttentionName, device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why a back-end cannot serve, None where it can."""
+    if name == "sdpa":
+        return None
+    if device.type != "cuda":
+        return f"runs on CUDA, not on {device.type}"
+    if dtype is torch.float32:
+        return "has no float32"
+    if name == "flash-attn":
+        return None if importlib.util.find_spec("flash_attn") else "flash-attn is not installed"
+    return _why_not_flash_attn_3(device) if name == "flash-attn-3" else None
+
+
+def _why_not_flash_attn_3(device: torch.device) -> str | None:
+    if importlib.util.find_spec("flash_attn_interface") is None:
+        return "flash_attn_interface is not installed"
+    major, minor = torch.cuda.get_device_capability(device)
+    return None if major == _HOPPER else f"is made for compute capability 9.0, this device has {major}.{minor}"
+
+
+def flash_attention_2() -> Attention:
+    """flash-attn 2.1 or later, which aligns its causal mask bottom-right and takes fewer key-value heads."""
+    return _flash_attention("flash_attn")
+
+
+def flash_attention_3() -> Attention:
+    """flash-attn's Hopper kernels. Some of its releases give the log-sum-exp too."""
+    return _flash_attention("flash_attn_interface")
+
+
+def _flash_attention(module: str) -> Attention:
+    kernel = importlib.import_module(module).flash_attn_varlen_func
+
+    def attend(  # noqa: PLR0917 - flash-attn's own signature
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        cu_seqlens_q: Tensor,
+        cu_seqlens_k: Tensor,
+        max_seqlen_q: int,
+        max_seqlen_k: int,
+    ) -> Tensor:
+        out = kernel(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, causal=True)
+        return cast("Tensor", out[0] if isinstance(out, tuple) else out)
+
+    return attend
 
 
 def torch_varlen_attention() -> Attention:
@@ -57,7 +114,7 @@ def torch_varlen_attention() -> Attention:
     return attend
 
 
-def sdpa_loop(  # noqa: PLR0917 - flash-attn's own signature
+def sdpa(  # noqa: PLR0917 - flash-attn's own signature
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -71,6 +128,14 @@ def sdpa_loop(  # noqa: PLR0917 - flash-attn's own signature
     for queries, keys in zip(_ranges(cu_seqlens_q), _ranges(cu_seqlens_k), strict=True):
         out[queries] = _attend_one(q[queries], k[keys], v[keys])
     return out
+
+
+_MAKERS: dict[AttentionName, Callable[[], Attention]] = {
+    "flash-attn-3": flash_attention_3,
+    "flash-attn": flash_attention_2,
+    "torch-varlen": torch_varlen_attention,
+    "sdpa": lambda: sdpa,
+}
 
 
 def _ranges(cu_seqlens: Tensor) -> Iterator[slice]:
@@ -90,6 +155,18 @@ def _attend_one(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     queries = q.transpose(0, 1).unsqueeze(0)
     equal = num_queries == num_keys
     # is_causal is aligned top-left, which is the same thing only where the lengths are equal.
-    mask = None if equal else causal_lower_right(num_queries, num_keys)
+    mask = None if equal else _bottom_right_mask(num_queries, num_keys, q)
     out = scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=equal, enable_gqa=True)
     return out.squeeze(0).transpose(0, 1)
+
+
+def _bottom_right_mask(num_queries: int, num_keys: int, like: Tensor) -> Tensor:
+    """Short ones are windows of one mask: to make one for each sequence takes a fifth of a short one's time."""
+    if num_keys > _MASK_TOKENS:
+        return cast("Tensor", causal_lower_right(num_queries, num_keys))
+    return _causal_mask(like.dtype, like.device)[num_keys - num_queries : num_keys, :num_keys]
+
+
+@cache
+def _causal_mask(dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.full((_MASK_TOKENS, _MASK_TOKENS), float("-inf"), dtype=dtype, device=device).triu(1)

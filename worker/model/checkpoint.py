@@ -61,16 +61,19 @@ class Checkpoint:
         return min(self.config.max_position_embeddings, MAX_INPUT_TOKENS)
 
 
-def resolve_checkpoint(model: str, *, task: ModelTask | None, name: str | None, revision: str | None) -> Checkpoint:
+def resolve_checkpoint(
+    model: str, *, task: ModelTask | None, name: str | None, revision: str | None, any_forward: bool = False
+) -> Checkpoint:
     """Find and check `model`, a folder or a hub id (then downloaded, which may take minutes).
 
     `revision` is the git revision to download, or what a folder is to be called instead of its hash. `name`
-    replaces the model id. Raises CheckpointError, naming file and field, for what cannot be served exactly.
+    replaces the model id. With `any_forward`, the forward pass may be a variant that another engine computes. Raises
+    CheckpointError, naming file and field, for what cannot be served exactly.
     """
     folder, model_id, git_revision = _locate(model, revision)
     pipeline = read_pipeline(folder)
     task = _decide_task(model, given=task, pipeline=pipeline)
-    config = _read_config(folder, task)
+    config = _read_config(folder, task, any_forward=any_forward)
     weight_files = find_weight_files(folder)
     tokenizer = read_tokenizer(folder, task, vocab_size=config.vocab_size)
     _check_yes_no(pipeline, tokenizer.yes_no)
@@ -114,12 +117,12 @@ def _decide_task(model: str, *, given: ModelTask | None, pipeline: Pipeline | No
     raise CheckpointError(f"{MODULES_FILE}: missing, so the task must be given: embedding or rerank")
 
 
-def _read_config(folder: Path, task: ModelTask) -> Qwen3Config:
+def _read_config(folder: Path, task: ModelTask, *, any_forward: bool) -> Qwen3Config:
     values = read_json_object(folder, CONFIG_FILE)
     if values is None:
         raise CheckpointError(f"{CONFIG_FILE}: missing in {folder}")
     _check_architecture(values, task)
-    return Qwen3Config.from_json(values)
+    return Qwen3Config.from_json(values, any_forward=any_forward)
 
 
 def _check_architecture(values: JsonObject, task: ModelTask) -> None:

@@ -24,9 +24,14 @@ class Qwen3Config:
     max_position_embeddings: int
 
     @classmethod
-    def from_json(cls, values: JsonObject) -> Self:
-        """Read a parsed `config.json`; raises CheckpointError for what this engine would compute differently."""
-        _refuse_unsupported(values)
+    def from_json(cls, values: JsonObject, *, any_forward: bool = False) -> Self:
+        """Read a parsed `config.json`; raises CheckpointError for what the packed engine would compute differently.
+
+        With `any_forward` only for what no engine computes: attention that is not causal over the whole text.
+        """
+        _refuse_other_attention(values)
+        if not any_forward:
+            _refuse_other_forward(values)
         config = cls(
             vocab_size=_positive(values, "vocab_size"),
             hidden_size=_positive(values, "hidden_size"),
@@ -57,15 +62,18 @@ class Qwen3Config:
         return self.num_attention_heads * self.head_dim / weights
 
 
-def _refuse_unsupported(values: JsonObject) -> None:
+def _refuse_other_attention(values: JsonObject) -> None:
     _expect(values, "model_type", ("qwen3",))
-    _expect(values, "hidden_act", ("silu",))
-    _expect(values, "attention_bias", (False, None))
     _expect(values, "use_sliding_window", (False, None))
     _expect(values, "quantization_config", (None,))
     _expect(values, "is_causal", (True, None))
     if any(kind != "full_attention" for kind in values.get("layer_types") or ()):
         raise CheckpointError(f"{CONFIG_FILE}: layer_types: only full_attention is computed")
+
+
+def _refuse_other_forward(values: JsonObject) -> None:
+    _expect(values, "hidden_act", ("silu",))
+    _expect(values, "attention_bias", (False, None))
     for field in ("rope_scaling", "rope_parameters"):
         _refuse_scaled_rope(field, values.get(field) or {})
 

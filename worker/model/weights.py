@@ -1,10 +1,10 @@
 """Qwen3's weights from safetensors, straight to their device and dtype, in the layout of the packed forward."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,6 +17,8 @@ _MODEL_PREFIX = "model."
 _HEAD = "lm_head.weight"
 _EMBEDDING = "embed_tokens.weight"
 _FINAL_NORM = "norm.weight"
+
+LayerT = TypeVar("LayerT")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,13 +36,12 @@ class LayerWeights:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Qwen3Weights:
-    """All of one device and dtype, except `yes_minus_no`: (hidden,) float32, None for an embedding model."""
+class Qwen3Weights(Generic[LayerT]):
+    """All of one device and dtype."""
 
     embedding: Tensor  # (vocabulary, hidden)
-    layers: tuple[LayerWeights, ...]
+    layers: tuple[LayerT, ...]
     final_norm: Tensor  # (hidden,)
-    yes_minus_no: Tensor | None
 
 
 def load_weights(
@@ -49,21 +50,34 @@ def load_weights(
     *,
     device: torch.device,
     dtype: torch.dtype,
-    yes_no: tuple[int, int] | None,
-) -> Qwen3Weights:
-    """Read the weights; of the lm_head only the two rows `yes_no` are ever read.
+    make_layer: Callable[[LayerWeights], LayerT],
+) -> Qwen3Weights[LayerT]:
+    """Read the weights, all but the lm_head.
 
-    Raises CheckpointError naming the tensor that is missing, unknown or of a wrong shape.
+    Each layer's weights are handed to `make_layer` before the next are read, so that a layer which lays them out
+    anew holds them twice for itself alone. Raises CheckpointError naming the tensor that is missing, unknown or of
+    a wrong shape.
     """
     with ExitStack() as stack:
         tensors = _Tensors.open(files, device=device, dtype=dtype, stack=stack)
         tensors.refuse_unknown(config)
         return Qwen3Weights(
             embedding=tensors.read(_EMBEDDING, (config.vocab_size, config.hidden_size)),
-            layers=tuple(_read_layer(tensors, config, index) for index in range(config.num_hidden_layers)),
+            layers=tuple(make_layer(_read_layer(tensors, config, index)) for index in range(config.num_hidden_layers)),
             final_norm=tensors.read(_FINAL_NORM, (config.hidden_size,)),
-            yes_minus_no=None if yes_no is None else _read_yes_minus_no(tensors, config, yes_no),
         )
+
+
+def load_yes_minus_no(files: Sequence[Path], config: Qwen3Config, yes_no: tuple[int, int]) -> Tensor:
+    """What scores a reranker's pooled rows: lm_head's row of `yes` less that of `no`, (hidden,) float32 on the CPU.
+
+    No other row of the lm_head is ever read. Raises CheckpointError where it is missing or of a wrong shape.
+    """
+    name = _EMBEDDING if config.tie_word_embeddings else _HEAD
+    with ExitStack() as stack:
+        tensors = _Tensors.open(files, device=torch.device("cpu"), dtype=torch.float32, stack=stack)
+        yes, no = (tensors.read_row(name, row, (config.vocab_size, config.hidden_size)) for row in yes_no)
+        return yes - no
 
 
 def _read_layer(tensors: "_Tensors", config: Qwen3Config, index: int) -> LayerWeights:
@@ -100,12 +114,6 @@ def _layer_shapes(config: Qwen3Config) -> dict[str, tuple[int, ...]]:
         "mlp.up_proj": (intermediate, hidden),
         "mlp.down_proj": (hidden, intermediate),
     }
-
-
-def _read_yes_minus_no(tensors: "_Tensors", config: Qwen3Config, yes_no: tuple[int, int]) -> Tensor:
-    name = _EMBEDDING if config.tie_word_embeddings else _HEAD
-    yes, no = (tensors.read_row(name, row, (config.vocab_size, config.hidden_size)) for row in yes_no)
-    return yes - no
 
 
 def _expected_names(config: Qwen3Config) -> Iterator[str]:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobqueue.chunks import merge, split
-from jobqueue.cost import sequence_cost, split_by_size
+from jobqueue.cost import job_cost, sequence_cost, split_by_size
 from jobqueue.messages import Job, Operation, Result, VectorEncoding
 
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=30)
@@ -98,3 +98,10 @@ def test_a_sequence_costs_its_tokens_and_their_square_times_the_attentions_share
 def test_no_sequence_is_cheaper_than_its_tokens_or_than_a_shorter_one(num_tokens, attention_cost):
     assert sequence_cost(num_tokens, attention_cost) >= num_tokens
     assert sequence_cost(num_tokens, attention_cost) >= sequence_cost(num_tokens - 1, attention_cost)
+
+
+def test_what_the_sequences_of_a_job_share_costs_once():
+    own_linear, own_pairs = 3 * 10, 3 * (50**2 - 40**2)  # three tails of 10 tokens behind a prefix of 40
+    assert job_cost([50, 50, 50], 40, 0.01) == 40 + own_linear + 0.01 * (40**2 + own_pairs)
+    assert job_cost([50], 40, 0.01) == sequence_cost(50, 0.01)
+    assert job_cost([50, 60], 0, 0.01) == sequence_cost(50, 0.01) + sequence_cost(60, 0.01)

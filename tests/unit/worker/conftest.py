@@ -3,6 +3,7 @@
 import random
 from array import array
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,11 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
-from worker.model.attention import select_attention
+from worker.model.attention import Attention, select_attention
 from worker.model.checkpoint import Checkpoint, resolve_checkpoint
+from worker.model.kernels import block_maker, select_kernels
 from worker.model.qwen3 import Qwen3
-from worker.model.weights import load_weights
+from worker.model.weights import load_weights, load_yes_minus_no
 from worker.packing import pack
 
 CPU = torch.device("cpu")
@@ -24,17 +26,44 @@ def resolve(folder: Path) -> Checkpoint:
     return resolve_checkpoint(str(folder), task=None, name=None, revision="test")
 
 
-def load_model(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> Qwen3:
+def load_model(
+    checkpoint: Checkpoint,
+    dtype: torch.dtype = torch.float32,
+    *,
+    kernels: str = "auto",
+    attention: Attention | None = None,
+) -> Qwen3:
     weights = load_weights(
-        checkpoint.weight_files, checkpoint.config, device=CPU, dtype=dtype, yes_no=checkpoint.yes_no
+        checkpoint.weight_files,
+        checkpoint.config,
+        device=CPU,
+        dtype=dtype,
+        make_layer=block_maker(select_kernels(CPU, dtype, kernels), checkpoint.config),
     )
-    return Qwen3(checkpoint.config, weights, select_attention(CPU, dtype)[1])
+    return Qwen3(checkpoint.config, weights, attention or select_attention(CPU, dtype)[1])
 
 
 @pytest.fixture(scope="session")
 def load() -> Callable[..., Qwen3]:
-    """Our model of a checkpoint folder, in float32 unless told."""
-    return lambda folder, dtype=torch.float32: load_model(resolve(folder), dtype)
+    """Our model of a checkpoint folder, in float32 unless told; other keywords change its config."""
+
+    def load(folder, dtype=torch.float32, *, kernels="auto", attention=None, **config):
+        checkpoint = resolve(folder)
+        changed = replace(checkpoint, config=replace(checkpoint.config, **config))
+        return load_model(changed, dtype, kernels=kernels, attention=attention)
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def yes_minus_no() -> Callable[[Path], Tensor]:
+    """The score head of a rerank checkpoint's folder."""
+
+    def load(folder: Path) -> Tensor:
+        checkpoint = resolve(folder)
+        return load_yes_minus_no(checkpoint.weight_files, checkpoint.config, checkpoint.yes_no)
+
+    return load
 
 
 @pytest.fixture(scope="session")

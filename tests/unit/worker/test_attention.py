@@ -1,11 +1,21 @@
 import inspect
+import sys
+import types
+from importlib.machinery import ModuleSpec
 from itertools import pairwise
 
 import pytest
 import torch
 from torch.nn.attention import varlen
 
-from worker.model.attention import sdpa_loop, select_attention, torch_varlen_attention
+from runtime.settings import SettingError
+from worker.model.attention import (
+    flash_attention_2,
+    flash_attention_3,
+    sdpa,
+    select_attention,
+    torch_varlen_attention,
+)
 
 
 def cumulative(lengths):
@@ -31,22 +41,37 @@ def by_the_formula(q, k, v, cu_q, cu_k):
 @pytest.mark.parametrize(("num_heads", "num_kv_heads"), [(4, 4), (6, 2), (4, 1)])
 @pytest.mark.parametrize(
     ("query_lengths", "key_lengths"),
-    [([5], [5]), ([7, 1, 7], [7, 1, 7]), ([1, 1], [9, 1]), ([3, 4, 1, 2], [8, 4, 6, 30])],
-    ids=["alone", "equal", "one query each", "fewer queries than keys"],
+    [
+        ([5], [5]),
+        ([7, 1, 7], [7, 1, 7]),
+        ([1, 1], [9, 1]),
+        ([3, 4, 1, 2], [8, 4, 6, 30]),
+        ([1, 3, 2], [1024, 1025, 1500]),
+    ],
+    ids=["alone", "equal", "one query each", "fewer queries than keys", "many more keys than queries"],
 )
 def test_the_loop_is_causal_from_the_bottom_right(query_lengths, key_lengths, num_heads, num_kv_heads):
     torch.manual_seed(0)
     q = torch.randn(sum(query_lengths), num_heads, 16)
     k, v = (torch.randn(sum(key_lengths), num_kv_heads, 16) for _ in range(2))
     cu_q, cu_k = cumulative(query_lengths), cumulative(key_lengths)
-    ours = sdpa_loop(q, k, v, cu_q, cu_k, max(query_lengths), max(key_lengths))
+    ours = sdpa(q, k, v, cu_q, cu_k, max(query_lengths), max(key_lengths))
+    assert torch.allclose(ours.double(), by_the_formula(q, k, v, cu_q, cu_k), atol=1e-6)
+
+
+def test_the_loop_takes_32k_keys_beside_a_single_one():
+    torch.manual_seed(0)
+    q = torch.randn(3, 4, 16)
+    k, v = (torch.randn(32_769, 2, 16) for _ in range(2))
+    cu_q, cu_k = cumulative([2, 1]), cumulative([32_768, 1])
+    ours = sdpa(q, k, v, cu_q, cu_k, 2, 32_768)
     assert torch.allclose(ours.double(), by_the_formula(q, k, v, cu_q, cu_k), atol=1e-6)
 
 
 def test_the_loop_keeps_bfloat16():
     q, k = torch.randn(6, 4, 16).bfloat16(), torch.randn(6, 2, 16).bfloat16()
     cu = cumulative([4, 2])
-    ours = sdpa_loop(q, k, k, cu, cu, 4, 4)
+    ours = sdpa(q, k, k, cu, cu, 4, 4)
     assert ours.dtype == torch.bfloat16
     assert torch.allclose(ours.double(), by_the_formula(q, k, k, cu, cu), atol=2e-2)
 
@@ -100,15 +125,89 @@ def test_the_installed_varlen_kernel_has_the_arguments_the_adapter_passes():
     assert "window_size" in inspect.signature(varlen.varlen_attn).parameters
 
 
+@pytest.fixture
+def flash_kernels(monkeypatch):
+    """Modules of flash-attn's names that note what they are called with: the real ones need a CUDA device."""
+    calls = []
+
+    def install(name, result=lambda q: q):
+        def kernel(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, *, causal=False):
+            calls.append((q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k))
+            assert causal
+            return result(q)
+
+        module = types.ModuleType(name)
+        module.__spec__ = ModuleSpec(name, None)
+        module.flash_attn_varlen_func = kernel
+        monkeypatch.setitem(sys.modules, name, module)
+
+    install.calls = calls
+    return install
+
+
 @pytest.mark.parametrize(
-    ("device", "dtype", "name"),
+    ("module", "adapter"), [("flash_attn", flash_attention_2), ("flash_attn_interface", flash_attention_3)]
+)
+@pytest.mark.parametrize("result", [lambda q: q, lambda q: (q, "log-sum-exp")], ids=["alone", "with log-sum-exp"])
+def test_flash_attn_is_causal_and_gets_the_arguments_in_its_order(module, adapter, result, flash_kernels):
+    flash_kernels(module, result)
+    q, k, v = torch.zeros(3, 4, 8), torch.zeros(5, 2, 8), torch.ones(5, 2, 8)
+    cu_q, cu_k = cumulative([1, 2]), cumulative([2, 3])
+    assert adapter()(q, k, v, cu_q, cu_k, 2, 3) is q
+    (passed,) = flash_kernels.calls
+    for was, given in zip(passed, (q, k, v, cu_q, cu_k, 2, 3), strict=True):
+        assert was is given
+
+
+def capability(monkeypatch, major, minor):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (major, minor))
+
+
+@pytest.mark.parametrize(
+    ("installed", "compute", "device", "dtype", "name"),
     [
-        ("cpu", torch.float32, "sdpa-loop"),
-        ("cpu", torch.bfloat16, "sdpa-loop"),
-        ("cuda", torch.bfloat16, "torch-varlen"),
-        ("cuda", torch.float16, "torch-varlen"),
-        ("cuda", torch.float32, "sdpa-loop"),
+        ([], (9, 0), "cpu", torch.float32, "sdpa"),
+        (["flash_attn"], (9, 0), "cpu", torch.bfloat16, "sdpa"),
+        ([], (9, 0), "cuda", torch.bfloat16, "torch-varlen"),
+        ([], (9, 0), "cuda", torch.float16, "torch-varlen"),
+        ([], (9, 0), "cuda", torch.float32, "sdpa"),
+        (["flash_attn"], (8, 0), "cuda", torch.bfloat16, "flash-attn"),
+        (["flash_attn", "flash_attn_interface"], (9, 0), "cuda", torch.bfloat16, "flash-attn-3"),
+        (["flash_attn", "flash_attn_interface"], (8, 0), "cuda", torch.bfloat16, "flash-attn"),
+        (["flash_attn", "flash_attn_interface"], (9, 0), "cuda", torch.float32, "sdpa"),
     ],
 )
-def test_the_back_end_is_chosen_by_device_and_dtype(device, dtype, name):
+def test_the_back_end_is_chosen_by_what_is_installed_device_and_dtype(
+    installed, compute, device, dtype, name, flash_kernels, monkeypatch
+):
+    capability(monkeypatch, *compute)
+    for module in installed:
+        flash_kernels(module)
     assert select_attention(torch.device(device), dtype)[0] == name
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "dtype", "message"),
+    [
+        ("torch-varlen", "cpu", torch.bfloat16, "--attention torch-varlen: runs on CUDA, not on cpu"),
+        ("torch-varlen", "cuda", torch.float32, "--attention torch-varlen: has no float32"),
+        ("flash-attn", "cuda", torch.bfloat16, "--attention flash-attn: flash-attn is not installed"),
+        ("flash-attn-3", "cuda", torch.bfloat16, "--attention flash-attn-3: flash_attn_interface is not installed"),
+    ],
+)
+def test_a_back_end_that_is_wanted_and_cannot_serve_is_refused(wanted, device, dtype, message):
+    with pytest.raises(SettingError, match=message):
+        select_attention(torch.device(device), dtype, wanted)
+
+
+def test_flash_attn_3_is_refused_on_another_chip(flash_kernels, monkeypatch):
+    flash_kernels("flash_attn_interface")
+    capability(monkeypatch, 8, 9)
+    with pytest.raises(SettingError, match=r"made for compute capability 9\.0, this device has 8\.9"):
+        select_attention(torch.device("cuda"), torch.bfloat16, "flash-attn-3")
+
+
+def test_a_back_end_that_is_wanted_is_used(flash_kernels):
+    flash_kernels("flash_attn")
+    assert select_attention(torch.device("cuda"), torch.bfloat16, "torch-varlen")[0] == "torch-varlen"
+    assert select_attention(torch.device("cuda"), torch.bfloat16, "sdpa")[0] == "sdpa"

@@ -1,3 +1,4 @@
+from array import array
 from itertools import pairwise
 
 import pytest
@@ -7,12 +8,14 @@ from hypothesis import strategies as st
 from jobqueue.consumer import TakenJob
 from jobqueue.cost import sequence_cost
 from jobqueue.lanes import Lane
-from worker.batching import plan_batches
+from jobqueue.messages import Job, Operation
+from worker.batching import Work, cost_saved, plan_batches
 from worker.model.config import Qwen3Config
 
 
-def taken(cost: int, *, deliveries: int = 1) -> TakenJob:
-    return TakenJob(
+def work(cost: int, *, prefix: int = 0, prefix_cost: int = 0, deliveries: int = 1) -> Work:
+    """A job of `cost`, of which `prefix_cost` is for the prefix number `prefix`; 0 is none."""
+    taken = TakenJob(
         lane=next(iter(Lane)),
         entry_id=b"1-0",
         deliveries=deliveries,
@@ -25,43 +28,63 @@ def taken(cost: int, *, deliveries: int = 1) -> TakenJob:
         waited_us=0,
         expires_at=0.0,
     )
+    job = Job(operation=Operation.EMBED, prefix=array("i", [prefix] * bool(prefix)), tails=(array("i", [1]),))
+    return Work(taken=taken, job=job, prefix_cost=prefix_cost if prefix else 0, taken_at=0.0)
 
 
-jobs_and_budget = st.tuples(
-    st.lists(
-        st.builds(lambda cost, deliveries: taken(cost, deliveries=deliveries), st.integers(1, 50), st.integers(1, 2))
+def cost_together(batch) -> int:
+    """By the definition: every job's own part, and each prefix once."""
+    prefixes = {tuple(item.job.prefix): item.prefix_cost for item in batch}
+    return sum(item.taken.cost - item.prefix_cost for item in batch) + sum(prefixes.values())
+
+
+# A prefix costs the same in every job that has it, and no more than the job.
+works = st.builds(
+    lambda own, prefix, deliveries: work(
+        own + 7 * prefix, prefix=prefix, prefix_cost=7 * prefix, deliveries=deliveries
     ),
-    st.integers(1, 60),
+    st.integers(1, 50),
+    st.integers(0, 3),
+    st.integers(1, 2),
 )
+work_and_budget = st.tuples(st.lists(works), st.integers(1, 90))
 
 
-@given(jobs_and_budget)
+@given(work_and_budget)
 def test_every_job_is_in_one_batch_and_first_deliveries_keep_their_order(case):
-    jobs, budget = case
-    planned = [job for batch in plan_batches(jobs, budget=budget) for job in batch]
-    assert sorted(map(id, planned)) == sorted(map(id, jobs))
-    assert [job for job in planned if not job.is_suspect] == [job for job in jobs if not job.is_suspect]
+    taken, budget = case
+    planned = [item for batch in plan_batches(taken, budget=budget) for item in batch]
+    assert sorted(map(id, planned)) == sorted(map(id, taken))
+    assert [item for item in planned if not item.taken.is_suspect] == [
+        item for item in taken if not item.taken.is_suspect
+    ]
 
 
-@given(jobs_and_budget)
+@given(work_and_budget)
 def test_a_batch_stays_within_the_budget_unless_one_job_is_over_it(case):
-    jobs, budget = case
-    for batch in plan_batches(jobs, budget=budget):
-        assert len(batch) == 1 or sum(job.cost for job in batch) <= budget
+    taken, budget = case
+    for batch in plan_batches(taken, budget=budget):
+        assert len(batch) == 1 or cost_together(batch) <= budget
 
 
-@given(jobs_and_budget)
+@given(work_and_budget)
 def test_a_suspect_runs_alone(case):
-    jobs, budget = case
-    assert all(len(batch) == 1 for batch in plan_batches(jobs, budget=budget) if any(job.is_suspect for job in batch))
+    taken, budget = case
+    batches = plan_batches(taken, budget=budget)
+    assert all(len(batch) == 1 for batch in batches if any(item.taken.is_suspect for item in batch))
 
 
-@given(jobs_and_budget)
+@given(work_and_budget)
 def test_no_batch_could_have_taken_the_next_job(case):
-    jobs, budget = case
-    batches = [batch for batch in plan_batches(jobs, budget=budget) if not batch[0].is_suspect]
+    taken, budget = case
+    batches = [batch for batch in plan_batches(taken, budget=budget) if not batch[0].taken.is_suspect]
     for batch, following in pairwise(batches):
-        assert sum(job.cost for job in batch) + following[0].cost > budget
+        assert cost_together([*batch, following[0]]) > budget
+
+
+@given(st.lists(works))
+def test_what_is_saved_is_the_difference_between_apart_and_together(taken):
+    assert cost_saved(taken) == sum(item.taken.cost for item in taken) - cost_together(taken)
 
 
 def test_a_cost_counts_attentions_share_of_the_flops():

@@ -2,6 +2,7 @@
 
 import dataclasses
 from array import array
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -12,8 +13,7 @@ from torch.nn.functional import cosine_similarity, scaled_dot_product_attention
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from worker.heads import score_rows
-from worker.model.attention import sdpa_loop
-from worker.model.qwen3 import Qwen3
+from worker.model.attention import sdpa
 from worker.packing import pack
 
 LEAST_COSINE = 0.999999
@@ -105,11 +105,7 @@ def without_mask(q, k, v, cu_seqlens, *_):  # of sequences that share nothing
 
 def all_but_the_last_layer(broken):
     """The last layer's one query per sequence sees all keys anyway."""
-    return lambda q, k, *rest: (broken if len(q) == len(k) else sdpa_loop)(q, k, *rest)
-
-
-def with_config(model: Qwen3, **changes) -> Qwen3:
-    return Qwen3(dataclasses.replace(model.config, **changes), model.weights, model._attention)
+    return lambda q, k, *rest: (broken if len(q) == len(k) else sdpa)(q, k, *rest)
 
 
 def packed(sequences):
@@ -123,21 +119,19 @@ def off_by_one(batch):
 @pytest.mark.parametrize(
     "wrong",
     [
-        pytest.param(lambda model, ids: with_config(model, rms_norm_eps=1e-5).forward(packed(ids)), id="eps 1e-5"),
-        pytest.param(lambda model, ids: with_config(model, rope_theta=1e4).forward(packed(ids)), id="theta 1e4"),
+        pytest.param(lambda load, ids: load(rms_norm_eps=1e-5).forward(packed(ids)), id="eps 1e-5"),
+        pytest.param(lambda load, ids: load(rope_theta=1e4).forward(packed(ids)), id="theta 1e4"),
         pytest.param(
-            lambda model, ids: Qwen3(model.config, model.weights, all_but_the_last_layer(without_mask)).forward(
-                packed(ids)
-            ),
-            id="no mask",
+            lambda load, ids: load(attention=all_but_the_last_layer(without_mask)).forward(packed(ids)), id="no mask"
         ),
-        pytest.param(lambda model, ids: model.forward(off_by_one(packed(ids))), id="off-by-one pooling"),
-        pytest.param(lambda model, ids: model.forward(packed([[*i, i[-1]] for i in ids])), id="doubled end"),
+        pytest.param(lambda load, ids: load().forward(off_by_one(packed(ids))), id="off-by-one pooling"),
+        pytest.param(lambda load, ids: load().forward(packed([[*i, i[-1]] for i in ids])), id="doubled end"),
     ],
 )
-def test_a_seeded_bug_falls_below_the_bar(wrong, embedding_model, transformers_embed, sequences_of):
+def test_a_seeded_bug_falls_below_the_bar(wrong, load, embedding_checkpoint, transformers_embed, sequences_of):
     sequences = sequences_of(24, 24, 100)
-    assert least_cosine(wrong(embedding_model, sequences), transformers_embed(sequences)) < LEAST_COSINE
+    ours = wrong(partial(load, embedding_checkpoint), sequences)
+    assert least_cosine(ours, transformers_embed(sequences)) < LEAST_COSINE
 
 
 @pytest.fixture(scope="module")
@@ -153,24 +147,30 @@ def rerank_ids(rerank_checkpoint):
     ]
 
 
-def our_scores(model, sequences) -> np.ndarray:
-    rows = score_rows(model.forward(packed(sequences)), model.weights.yes_minus_no).rows
-    return 1 / (1 + np.exp(-np.frombuffer(rows, "<f4").astype(np.float64)))
+@pytest.fixture(scope="module")
+def our_scores(rerank_checkpoint, rerank_model, yes_minus_no):
+    weight = yes_minus_no(rerank_checkpoint)
+
+    def score(sequences) -> np.ndarray:
+        rows = score_rows(rerank_model.forward(packed(sequences)), weight).rows
+        return 1 / (1 + np.exp(-np.frombuffer(rows, "<f4").astype(np.float64)))
+
+    return score
 
 
-def test_rerank_scores_are_those_of_the_official_code(rerank_checkpoint, rerank_model, rerank_ids, pad):
+def test_rerank_scores_are_those_of_the_official_code(rerank_checkpoint, our_scores, rerank_ids, pad):
     oracle = AutoModelForCausalLM.from_pretrained(rerank_checkpoint, dtype=torch.float32).eval()
     ids, mask = pad(rerank_ids)
     with torch.inference_mode():
         logits = oracle(input_ids=ids, attention_mask=mask).logits[:, -1, [2152, 9693]]
     theirs = torch.log_softmax(logits, dim=1)[:, 1].exp().numpy()
     assert np.ptp(theirs) > 1e-3, "the scores must differ for their equality to say something"
-    assert np.abs(our_scores(rerank_model, rerank_ids) - theirs).max() <= LARGEST_SCORE_DIFFERENCE
-    alone = np.concatenate([our_scores(rerank_model, [sequence]) for sequence in rerank_ids])
+    assert np.abs(our_scores(rerank_ids) - theirs).max() <= LARGEST_SCORE_DIFFERENCE
+    alone = np.concatenate([our_scores([sequence]) for sequence in rerank_ids])
     assert np.abs(alone - theirs).max() <= LARGEST_SCORE_DIFFERENCE
 
 
-def test_a_checkpoint_has_the_tokens_and_scores_of_sentence_transformers(rerank_checkpoint, rerank_model, rerank_ids):
+def test_a_checkpoint_has_the_tokens_and_scores_of_sentence_transformers(rerank_checkpoint, our_scores, rerank_ids):
     model = CrossEncoder(
         str(rerank_checkpoint), device="cpu", model_kwargs={"dtype": torch.float32}, local_files_only=True
     )
@@ -179,4 +179,4 @@ def test_a_checkpoint_has_the_tokens_and_scores_of_sentence_transformers(rerank_
         row[mask.bool()].tolist() for row, mask in zip(features["input_ids"], features["attention_mask"], strict=True)
     ]
     assert kept == rerank_ids
-    assert np.abs(our_scores(rerank_model, rerank_ids) - model.predict(PAIRS)).max() <= LARGEST_SCORE_DIFFERENCE
+    assert np.abs(our_scores(rerank_ids) - model.predict(PAIRS)).max() <= LARGEST_SCORE_DIFFERENCE

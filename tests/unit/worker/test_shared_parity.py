@@ -5,9 +5,12 @@ from array import array
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.nn.functional import cosine_similarity
 
 from worker.packing import pack
+from worker.prefix_cache import PrefixRecorder
 
 LEAST_COSINE = 0.999999
 CPU = torch.device("cpu")
@@ -71,3 +74,80 @@ def test_a_wrong_plan_falls_below_the_bar(wrong, embedding_model, transformers_e
     sequences = MIXES["nested"]
     theirs = torch.cat([transformers_embed([ids]) for ids in sequences])
     assert least_cosine(embedding_model.forward(wrong(packed(sequences))), theirs) < LEAST_COSINE
+
+
+QUERIES = [[*INSTRUCTION, 1000 + number, 7, 8] for number in range(4)]
+CACHED_MIXES = {
+    "one cached prefix": (QUERIES, [INSTRUCTION]),
+    "two, one the beginning of the other": ([*QUERIES, [*NESTED, 3], [*NESTED, 4, 5]], [INSTRUCTION, NESTED]),
+    "one that two texts go beyond together": ([[*NESTED, 3], [*NESTED, 4]], [INSTRUCTION]),
+    "a text alone": (QUERIES[:1], [INSTRUCTION]),
+    "beside texts that lack it": ([QUERIES[0], [9, 9, 9], QUERIES[1], [8, 8]], [INSTRUCTION]),
+    "a text that is the prefix": ([INSTRUCTION, QUERIES[0]], [INSTRUCTION]),
+    "a text that ends within it": ([INSTRUCTION[:20], QUERIES[0]], [INSTRUCTION]),
+    "duplicates": ([QUERIES[0], QUERIES[1], QUERIES[0]], [INSTRUCTION]),
+    "one that no text has": ([[9, 9, 9]], [INSTRUCTION]),
+    "two of a few tokens' difference": (QUERIES, [INSTRUCTION, [*INSTRUCTION, 1000]]),
+}
+
+
+def keys_values(model, prefixes):
+    """What a batch before would have left in the cache."""
+    prefixes = [array("i", prefix) for prefix in prefixes]
+    batch = pack(prefixes, CPU, kept=prefixes)
+    recorder = PrefixRecorder(prefixes, batch.kept_rows)
+    model.forward(batch, recorder.record)
+    return list(recorder.recorded())
+
+
+@pytest.mark.parametrize("mix", CACHED_MIXES)
+def test_every_cached_plan_has_the_vectors_of_transformers(mix, embedding_model, transformers_embed):
+    sequences, prefixes = CACHED_MIXES[mix]
+    ours = embedding_model.forward(packed(sequences, cached=keys_values(embedding_model, prefixes)))
+    theirs = torch.cat([transformers_embed([ids]) for ids in sequences])
+    assert least_cosine(ours, theirs) >= LEAST_COSINE
+
+
+def test_cached_tokens_are_not_computed(embedding_model):
+    cached = keys_values(embedding_model, [INSTRUCTION])
+    assert packed(QUERIES).num_tokens == len(INSTRUCTION) + 4 * 3
+    assert packed(QUERIES, cached=cached).num_tokens == 4 * 3
+
+
+def test_what_is_kept_of_a_cached_batch_reaches_over_the_cached_part(embedding_model, transformers_embed):
+    """The third batch uses what the second kept, which began with what the first had kept."""
+    prefix = array("i", NESTED)
+    batch = packed([[*NESTED, 1]], cached=keys_values(embedding_model, [INSTRUCTION]), kept=[prefix])
+    recorder = PrefixRecorder([prefix], batch.kept_rows)
+    embedding_model.forward(batch, recorder.record)
+    third = packed([[*NESTED, 2], [*NESTED, 3, 4]], cached=list(recorder.recorded()))
+    assert third.num_tokens == 3
+    theirs = torch.cat([transformers_embed([ids]) for ids in ([*NESTED, 2], [*NESTED, 3, 4])])
+    assert least_cosine(embedding_model.forward(third), theirs) >= LEAST_COSINE
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param(lambda kept: dataclasses.replace(kept, keys=kept.keys.roll(1, dims=1)), id="wrong rows"),
+        pytest.param(lambda kept: dataclasses.replace(kept, values=kept.values.roll(1, dims=0)), id="wrong layers"),
+        pytest.param(lambda kept: dataclasses.replace(kept, keys=kept.values), id="values for keys"),
+    ],
+)
+def test_a_wrong_cache_falls_below_the_bar(wrong, embedding_model, transformers_embed):
+    cached = [wrong(kept) for kept in keys_values(embedding_model, [INSTRUCTION])]
+    theirs = torch.cat([transformers_embed([ids]) for ids in QUERIES])
+    assert least_cosine(embedding_model.forward(packed(QUERIES, cached=cached)), theirs) < LEAST_COSINE
+
+
+token_lists = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=14), min_size=1, max_size=6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(token_lists, token_lists, st.data())
+def test_any_batch_over_any_cache_has_the_vectors_of_each_text_alone(embedding_model, sequences, others, data):
+    beginnings = [ids[: data.draw(st.integers(1, len(ids)))] for ids in [*sequences, *others]]
+    cached = keys_values(embedding_model, beginnings)
+    ours = embedding_model.forward(packed(sequences, cached=cached, min_shared=data.draw(st.integers(1, 9))))
+    alone = torch.cat([embedding_model.forward(packed([ids])) for ids in sequences])
+    assert least_cosine(ours, alone) >= LEAST_COSINE

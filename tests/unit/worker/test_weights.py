@@ -11,7 +11,7 @@ from jobqueue.messages import VectorEncoding
 from worker.heads import embed_rows, score_rows
 from worker.make_checkpoint import Shape, make_checkpoint
 from worker.model.checkpoint import CheckpointError, ModelTask, resolve_checkpoint
-from worker.model.weights import load_weights
+from worker.model.weights import load_weights, load_yes_minus_no
 
 CPU = torch.device("cpu")
 
@@ -77,28 +77,28 @@ def test_weights_may_be_sharded(same_vectors, tmp_path):
     same_vectors(tmp_path / "sharded")
 
 
-def test_an_untied_head_is_read_from_its_own_rows(load, run, sequences_of, tmp_path):
+def test_an_untied_head_is_read_from_its_own_rows(load, yes_minus_no, run, sequences_of, tmp_path):
     shape = Shape(hidden_size=32, num_hidden_layers=1, tie_word_embeddings=False)
     make_checkpoint(tmp_path / "untied", task=ModelTask.RERANK, seed=1, shape=shape)
     model = load(tmp_path / "untied")
     head = load_file(tmp_path / "untied" / "model.safetensors")["lm_head.weight"].float()
-    assert torch.equal(model.weights.yes_minus_no, head[9693] - head[2152])
+    weight = yes_minus_no(tmp_path / "untied")
+    assert torch.equal(weight, head[9693] - head[2152])
     hidden = run(model, sequences_of(12))
     difference = (hidden @ head.T)[0, [9693, 2152]]
     expected = (difference[0] - difference[1]).numpy().tobytes()
-    ours = score_rows(hidden, model.weights.yes_minus_no).rows
+    ours = score_rows(hidden, weight).rows
     assert memoryview(ours).cast("f")[0] == pytest.approx(memoryview(expected).cast("f")[0], abs=1e-6)
 
 
-def test_a_tied_head_is_the_embedding(rerank_model):
+def test_a_tied_head_is_the_embedding(rerank_checkpoint, rerank_model, yes_minus_no):
     embedding = rerank_model.weights.embedding
-    assert torch.equal(rerank_model.weights.yes_minus_no, embedding[9693] - embedding[2152])
+    assert torch.equal(yes_minus_no(rerank_checkpoint), embedding[9693] - embedding[2152])
 
 
 def test_weights_arrive_in_the_dtype_asked_for(load, embedding_checkpoint):
     weights = load(embedding_checkpoint, torch.bfloat16).weights
-    assert weights.embedding.dtype == weights.layers[0].qkv.dtype == torch.bfloat16
-    assert weights.yes_minus_no is None
+    assert weights.embedding.dtype == weights.layers[0].input_norm.dtype == torch.bfloat16
 
 
 def test_weights_that_are_no_numbers_give_rows_marked_as_not_finite(load, changed, run, sequences_of):
@@ -113,7 +113,9 @@ def test_weights_that_are_no_numbers_give_rows_marked_as_not_finite(load, change
 
 def load_changed(folder):
     checkpoint = resolve_checkpoint(str(folder), task=None, name=None, revision="x")
-    load_weights(checkpoint.weight_files, checkpoint.config, device=CPU, dtype=torch.float32, yes_no=None)
+    load_weights(
+        checkpoint.weight_files, checkpoint.config, device=CPU, dtype=torch.float32, make_layer=lambda layer: layer
+    )
 
 
 def without(name):
@@ -149,7 +151,7 @@ def test_a_head_that_should_be_there_is_missed(rerank_checkpoint):
     checkpoint = resolve_checkpoint(str(rerank_checkpoint), task=None, name=None, revision="x")
     untied = dataclasses.replace(checkpoint.config, tie_word_embeddings=False)
     with pytest.raises(CheckpointError, match=r"tensor lm_head\.weight: missing"):
-        load_weights(checkpoint.weight_files, untied, device=CPU, dtype=torch.float32, yes_no=checkpoint.yes_no)
+        load_yes_minus_no(checkpoint.weight_files, untied, checkpoint.yes_no)
 
 
 def test_a_file_that_is_no_safetensors_file_is_refused(changed):
