@@ -39,6 +39,9 @@ class WorkerSettings(Settings):
     prefix_cache_mib: NonNegativeInt = Field(
         256, description="most MiB of hot prefixes' keys and values that the packed engine keeps; 0 keeps none"
     )
+    cuda_graphs: bool = Field(
+        default=False, description="record batches of up to 2048 tokens as CUDA graphs, before the worker is ready"
+    )
     threads: NonNegativeInt = Field(
         0, description="threads that compute on the CPU; 0 is one a core, less one for the rest from four cores on"
     )

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from jobqueue.messages import TokenIds
+from runtime.settings import SettingError
 from worker.model.attention import select_attention
 from worker.model.checkpoint import Checkpoint
+from worker.model.graphs import Graphs, cuda_capture
 from worker.model.kernels import block_maker, select_kernels
 from worker.model.qwen3 import Qwen3
 from worker.model.weights import load_weights
@@ -31,6 +33,7 @@ class PackedRunner:
         attention: str = "auto",
         kernels: str = "auto",
         prefix_cache_bytes: int = 0,
+        cuda_graphs: bool = False,
     ) -> None:
         """Load the weights. Raises CheckpointError where they do not fit, SettingError for what is not here."""
         self.attention, attend = select_attention(placement.device, placement.dtype, attention)
@@ -45,19 +48,14 @@ class PackedRunner:
         self._model = Qwen3(checkpoint.config, weights, attend)
         self._device = placement.device
         self._uploads = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
+        self._graphs = self._capture() if cuda_graphs else None
         self._prefix_cache = PrefixCache(max_bytes=prefix_cache_bytes)
         self._num_input_tokens = self._num_computed_tokens = 0
 
     @torch.inference_mode()
     def start(self, sequences: Sequence[TokenIds], prefixes: Sequence[TokenIds] = ()) -> Waiting:
-        cached = self._prefix_cache.find(prefixes)
-        kept = self._prefix_cache.worth_keeping(prefixes)
         with _on(self._device):
-            batch = self._pack(sequences, cached=cached, kept=kept)
-            recorder = PrefixRecorder(kept, batch.kept_rows)
-            hidden = self._model.forward(batch, recorder.record).float()
-            for prefix in recorder.recorded():
-                self._prefix_cache.keep(prefix)
+            hidden, batch = self._replay(sequences) or self._compute(sequences, prefixes)
             self._num_input_tokens += sum(map(len, sequences))
             self._num_computed_tokens += batch.num_tokens
             return (lambda: hidden) if self._uploads is None else _Download(hidden, batch)
@@ -76,6 +74,32 @@ class PackedRunner:
             num_computed_tokens=self._num_computed_tokens,
             prefix_cache=self._prefix_cache.stats,
         )
+
+    def _capture(self) -> Graphs:
+        if self._device.type != "cuda":
+            raise SettingError(f"--cuda-graphs: runs on CUDA, not on {self._device.type}")
+        if self.attention == "sdpa":
+            raise SettingError("--cuda-graphs: attention sdpa loops over sequences, which a graph cannot")
+        with _on(self._device):
+            return Graphs(self._model, self._device, capture=cuda_capture())
+
+    def _replay(self, sequences: Sequence[TokenIds]) -> tuple[Tensor, PackedBatch] | None:
+        """A small batch, replayed: there, what a cached prefix would save is less than launching costs."""
+        if self._graphs is None or sum(map(len, sequences)) > self._graphs.most_keys:
+            return None
+        batch = pack(sequences, torch.device("cpu"))
+        graph = self._graphs.find(batch)
+        return None if graph is None else (graph.forward(batch).float(), batch)
+
+    def _compute(self, sequences: Sequence[TokenIds], prefixes: Sequence[TokenIds]) -> tuple[Tensor, PackedBatch]:
+        cached = self._prefix_cache.find(prefixes)
+        kept = self._prefix_cache.worth_keeping(prefixes)
+        batch = self._pack(sequences, cached=cached, kept=kept)
+        recorder = PrefixRecorder(kept, batch.kept_rows)
+        hidden = self._model.forward(batch, recorder.record).float()
+        for prefix in recorder.recorded():
+            self._prefix_cache.keep(prefix)
+        return hidden, batch
 
     def _pack(
         self, sequences: Sequence[TokenIds], *, cached: Sequence[PrefixKeysValues], kept: Sequence[TokenIds]

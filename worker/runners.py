@@ -19,6 +19,7 @@ def make_runner(checkpoint: Checkpoint, placement: Placement, settings: WorkerSe
             attention=settings.attention,
             kernels=settings.kernels,
             prefix_cache_bytes=settings.prefix_cache_mib * _MIB,
+            cuda_graphs=settings.cuda_graphs,
         )
     if settings.kernels != "auto":
         raise SettingError(f"--kernels {settings.kernels}: the {settings.engine} engine has its own")

@@ -126,7 +126,8 @@ def sdpa(  # noqa: PLR0917 - flash-attn's own signature
     """SDPA, one sequence after the other: on the CPU as fast as its kernels, which know no packing."""
     out = torch.empty_like(q)
     for queries, keys in zip(_ranges(cu_seqlens_q), _ranges(cu_seqlens_k), strict=True):
-        out[queries] = _attend_one(q[queries], k[keys], v[keys])
+        if queries.start < queries.stop:
+            out[queries] = _attend_one(q[queries], k[keys], v[keys])
     return out
 
 
