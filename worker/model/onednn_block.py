@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from worker.model.block import Rotation
 from worker.model.config import Qwen3Config
@@ -41,14 +42,17 @@ class OnednnBlock:
         return self._rotated(normed, self._query, self._q_norm, rotation)
 
     def keys_values(self, normed: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
-        return self._rotated(normed, self._key, self._k_norm, rotation), self._split(_product(normed, self._value))
+        values = torch.empty((normed.shape[0], self._value.shape[0]), dtype=normed.dtype)
+        for rows in _tiles(normed):
+            values[rows] = _product(_filled(normed[rows]), self._value)[: rows.stop - rows.start]
+        return self._rotated(normed, self._key, self._k_norm, rotation), self._split(values)
 
     def finish(self, hidden: Tensor, attended: Tensor, next_norm: Tensor) -> tuple[Tensor, Tensor]:
         attended, normed = attended.flatten(1), torch.empty_like(hidden)
         for rows in _tiles(hidden):
-            stream = _product_plus(attended[rows], self._output, hidden[rows])
+            stream = _product_plus(_filled(attended[rows]), self._output, _filled(hidden[rows]))
             activated = self._activated(TORCH.norm(stream, self._mlp_norm, self._eps))
-            stream = _product_plus(activated, self._down, stream)
+            stream = _product_plus(activated, self._down, stream)[: rows.stop - rows.start]
             hidden[rows] = stream
             normed[rows] = TORCH.norm(stream, next_norm, self._eps)
         return hidden, normed
@@ -56,7 +60,8 @@ class OnednnBlock:
     def _rotated(self, normed: Tensor, weight: Tensor, norm: Tensor, rotation: Rotation) -> Tensor:
         rotated = torch.empty((normed.shape[0], weight.shape[0]), dtype=normed.dtype)
         for rows in _tiles(normed):
-            heads, angles = self._split(_product(normed[rows], weight)), rotation[rows]
+            heads = self._split(_product(_filled(normed[rows]), weight)[: rows.stop - rows.start])
+            angles = rotation[rows]
             rotated[rows] = TORCH.norm_rotate(heads, norm, angles.cos, angles.sin, self._eps).flatten(1)
         return self._split(rotated)
 
@@ -71,7 +76,18 @@ class OnednnBlock:
 
 
 def _tiles(rows: Tensor) -> Iterator[slice]:
-    return (slice(begin, begin + TILE_TOKENS) for begin in range(0, rows.shape[0], TILE_TOKENS))
+    num = rows.shape[0]
+    return (slice(begin, min(begin + TILE_TOKENS, num)) for begin in range(0, num, TILE_TOKENS))
+
+
+def _filled(tile: Tensor) -> Tensor:
+    """The tile with rows of zeros, to one of about 20 lengths.
+
+    oneDNN compiles code for every length it meets, half a millisecond and half a megabyte a piece, and keeps 1,024.
+    """
+    num = tile.shape[0]
+    step = 8 if num <= 32 else 16 if num <= 64 else 32
+    return pad(tile, (0, 0, 0, -num % step)) if num % step else tile
 
 
 def _packed(weight: Tensor) -> Tensor:
