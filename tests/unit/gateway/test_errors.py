@@ -45,6 +45,7 @@ def failed(reason: FailureReason, message: str = "why", sequence: int = -1) -> J
         (failed(FailureReason.POISON_INPUT), "INTERNAL", "POISON_INPUT"),
         (failed(FailureReason.NON_FINITE_RESULT), "INTERNAL", "NON_FINITE_RESULT"),
         (failed(FailureReason.INVALID_JOB), "INTERNAL", "INVALID_JOB"),
+        (failed(FailureReason.OUT_OF_MEMORY), "INTERNAL", "OUT_OF_MEMORY"),
         (ValueError(SECRET), "INTERNAL", "BUG"),
         (KeyError(SECRET), "INTERNAL", "BUG"),
         (invalid_field("query", "is empty"), "INVALID_ARGUMENT", "INVALID_FIELD"),
