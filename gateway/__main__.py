@@ -9,8 +9,8 @@ import uvloop
 from gateway.config import GatewaySettings
 from gateway.server import serve
 from jobqueue.errors import UnsuitableServerError
+from runtime.errors import SettingError
 from runtime.logs import configure_logging
-from runtime.settings import SettingError
 from runtime.stopping import stop_on_signals
 
 

@@ -19,8 +19,8 @@ from gateway.validation import Limits
 from jobqueue.connection import AsyncRedis, connect_async, probe_async
 from jobqueue.errors import QueueAwayError
 from jobqueue.producer import Producer, QueueLimits
+from runtime.errors import SettingError
 from runtime.ready import say_ready
-from runtime.settings import SettingError
 
 MAX_REQUEST_BYTES = 32 * 1024 * 1024
 RECONNECT_S = 1.0

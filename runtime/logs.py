@@ -36,3 +36,4 @@ def configure_logging(level: str, **process: str) -> None:
         )
     )
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.captureWarnings(capture=True)

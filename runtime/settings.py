@@ -29,10 +29,6 @@ def _check_address(value: str) -> str:
 ListenAddress = Annotated[str, AfterValidator(_check_address)]
 
 
-class SettingError(Exception):
-    """A setting that cannot be used here, found out after the settings were read; the message names it."""
-
-
 class Settings(BaseSettings):
     """Base of every process's settings; subclasses only declare fields."""
 

@@ -7,8 +7,8 @@ import threading
 import structlog
 
 from jobqueue.errors import QueueError
+from runtime.errors import SettingError
 from runtime.logs import configure_logging
-from runtime.settings import SettingError
 from runtime.stopping import stop_on_signals
 from worker.config import WorkerSettings
 from worker.model.errors import CheckpointError

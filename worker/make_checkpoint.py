@@ -8,7 +8,7 @@ import json
 import lzma
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from torch import Tensor
 from runtime.settings import Settings
 from worker.model.files import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, WEIGHTS_INDEX_FILE
 from worker.model.pipeline import MODULES_FILE, PROMPTS_FILE, WEB_SEARCH_INSTRUCTION
+from worker.model.shapes import PUBLISHED_SHAPES, Shape
 from worker.model.task import ModelTask
 from worker.model.tokenizer import END_OF_TEXT
 
@@ -45,50 +46,7 @@ provided. Note that the answer can only be \\"yes\\" or \\"no\\".<|im_end|>\\n<|
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
-    """The default is small enough to be made in seconds and large enough that texts come apart."""
-
-    hidden_size: int = 128
-    intermediate_size: int = 384
-    num_hidden_layers: int = 4
-    num_attention_heads: int = 4
-    num_key_value_heads: int = 2
-    head_dim: int = 64
-    max_position_embeddings: int = 32_768
-    tie_word_embeddings: bool = True
-
-
 _SMALL = Shape()
-PUBLISHED_SHAPES = {
-    "0.6B": Shape(
-        hidden_size=1024,
-        intermediate_size=3072,
-        num_hidden_layers=28,
-        num_attention_heads=16,
-        num_key_value_heads=8,
-        head_dim=128,
-    ),
-    "4B": Shape(
-        hidden_size=2560,
-        intermediate_size=9728,
-        num_hidden_layers=36,
-        num_attention_heads=32,
-        num_key_value_heads=8,
-        head_dim=128,
-        max_position_embeddings=40_960,
-    ),
-    "8B": Shape(
-        hidden_size=4096,
-        intermediate_size=12_288,
-        num_hidden_layers=36,
-        num_attention_heads=32,
-        num_key_value_heads=8,
-        head_dim=128,
-        max_position_embeddings=40_960,
-        tie_word_embeddings=False,
-    ),
-}
 
 
 class CheckpointSettings(Settings):

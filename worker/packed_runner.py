@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from jobqueue.messages import TokenIds
-from runtime.settings import SettingError
+from runtime.errors import SettingError
 from worker.model.attention import select_attention
 from worker.model.checkpoint import Checkpoint
 from worker.model.graphs import Graphs, cuda_capture

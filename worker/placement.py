@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from runtime.settings import SettingError
+from runtime.errors import SettingError
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -16,8 +16,8 @@ from jobqueue.connection import SyncRedis, connect, probe, redis_border
 from jobqueue.consumer import Consumer
 from jobqueue.errors import QueueAwayError
 from jobqueue.keys import check_queue_name
+from runtime.errors import SettingError
 from runtime.ready import say_ready
-from runtime.settings import SettingError
 from worker.config import WorkerSettings
 from worker.engine import OPERATIONS, Engine
 from worker.heartbeat import Heartbeat

@@ -1,6 +1,6 @@
 """Which engine serves: each is loaded only when it is asked for."""
 
-from runtime.settings import SettingError
+from runtime.errors import SettingError
 from worker.config import WorkerSettings
 from worker.model.checkpoint import Checkpoint
 from worker.packed_runner import PackedRunner

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from jobqueue.messages import TokenIds
-from runtime.settings import SettingError
+from runtime.errors import SettingError
 from worker.model.attention import Attention, select_attention
 from worker.model.checkpoint import Checkpoint
 from worker.placement import Placement

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import structlog
 
 from jobqueue.messages import TokenIds
-from runtime.settings import SettingError
+from runtime.errors import SettingError
 from worker.runner import ModelRunner
 from worker.splitting import is_out_of_memory
 

@@ -9,7 +9,8 @@ from qwen3.inference.v1 import embedding_pb2
 from tests.support.official import DEFAULT_INSTRUCTION, OfficialEmbedding, OfficialReranker, detailed_instruct
 from tests.support.processes import gateway, worker
 from tests.support.wire import Stubs
-from worker.make_checkpoint import PUBLISHED_SHAPES, make_checkpoint
+from worker.make_checkpoint import make_checkpoint
+from worker.model.shapes import PUBLISHED_SHAPES
 from worker.model.task import ModelTask
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

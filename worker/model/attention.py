@@ -20,7 +20,7 @@ from torch.nn.attention import varlen
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
-from runtime.settings import SettingError
+from runtime.errors import SettingError
 
 Attention: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, int, int], Tensor]
 AttentionName: TypeAlias = Literal["flash-attn-3", "flash-attn", "torch-varlen", "sdpa"]  # the fastest first

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 
 import torch
 
-from runtime.settings import SettingError
+from runtime.errors import SettingError
 from worker.model.block import Block, DenseBlock
 from worker.model.config import Qwen3Config
 from worker.model.onednn_block import OnednnBlock

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.attention import varlen
 
-from runtime.settings import SettingError
+from runtime.errors import SettingError
 from worker.model.attention import (
     flash_attention_2,
     flash_attention_3,

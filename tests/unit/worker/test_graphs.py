@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity
 
-from runtime.settings import SettingError
+from runtime.errors import SettingError
 from worker.model.checkpoint import resolve_checkpoint
 from worker.model.graphs import Graphs, Size, pad
 from worker.packed_runner import PackedRunner

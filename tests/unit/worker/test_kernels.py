@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity
 
-from runtime.settings import SettingError
+from runtime.errors import SettingError
 from worker.model import kernels
 from worker.model.kernels import select_kernels
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from worker.make_checkpoint import CheckpointSettings, Shape, main, make_checkpoint
+from worker.make_checkpoint import CheckpointSettings, main, make_checkpoint
 from worker.model.checkpoint import ModelTask, resolve_checkpoint
 
 TINY = Shape(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, head_dim=8)

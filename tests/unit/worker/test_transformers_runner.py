@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import cosine_similarity
 from transformers import AutoModel
 
-from runtime.settings import SettingError
+from runtime.errors import SettingError
 from worker.model.checkpoint import CheckpointError, resolve_checkpoint
 from worker.placement import Placement
 from worker.transformers_runner import TransformersRunner

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from runtime.settings import SettingError
+from runtime.errors import SettingError
 from worker.runner import RunnerStats
 from worker.warmup import find_budget, warm_up
 

@@ -9,8 +9,9 @@ from safetensors.torch import load_file, save_file
 
 from jobqueue.messages import VectorEncoding
 from worker.heads import embed_rows, score_rows
-from worker.make_checkpoint import Shape, make_checkpoint
+from worker.make_checkpoint import make_checkpoint
 from worker.model.checkpoint import CheckpointError, ModelTask, resolve_checkpoint
+from worker.model.shapes import Shape
 from worker.model.weights import load_weights, load_yes_minus_no
 
 CPU = torch.device("cpu")
