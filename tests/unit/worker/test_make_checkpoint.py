@@ -10,6 +10,7 @@ from transformers import AutoTokenizer
 
 from worker.make_checkpoint import CheckpointSettings, main, make_checkpoint
 from worker.model.checkpoint import ModelTask, resolve_checkpoint
+from worker.model.shapes import Shape
 
 TINY = Shape(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, head_dim=8)
 SENTENCES = """\
