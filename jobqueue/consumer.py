@@ -74,8 +74,9 @@ class Consumer:
         self._keys = QueueKeys(queue)
         self._name = name
         self._lease_ms = lease_ms
-        self._max_jobs = max_jobs
+        self.max_jobs = max_jobs
         self._takes = itertools.count(1)
+        self._first = Lane.INTERACTIVE
         self._take_was_cut_off = False
 
     def join(self) -> None:
@@ -93,10 +94,16 @@ class Consumer:
             return Take(jobs=(), suspects_wait=True)  # once it holds nothing, all that it has in Redis is what was lost
         if self._take_was_cut_off:
             self.leave()
+        self._first = Lane.BULK if next(self._takes) % LOW_LANE_FIRST_EVERY == 0 else Lane.INTERACTIVE
         return self._uncut(lambda: self._take_or_wait(budget=budget, num_held=num_held))
 
     def take_more(self, *, budget: int, num_taken: int, num_held: int) -> Take:
-        """More jobs for the batch of the last take, `num_taken` so far: what fits in `budget` and waits already."""
+        """More jobs for the batch of the last take, `num_taken` so far: what fits in `budget` and waits already.
+
+        None after a take that raised, for only `take` gives back what that one may have brought.
+        """
+        if self._take_was_cut_off:
+            return Take(jobs=(), suspects_wait=False)
         return self._uncut(lambda: self._take(budget=budget, num_held=num_held, num_taken=num_taken))
 
     def confirm(self, jobs: Sequence[TakenJob]) -> list[TakenJob]:
@@ -150,13 +157,12 @@ class Consumer:
         return self._take(budget=budget - spent, num_held=num_held, before=arrived)
 
     def _take(self, *, budget: int, num_held: int, num_taken: int = 0, before: "Sequence[_Arrival]" = ()) -> Take:
-        first = Lane.BULK if next(self._takes) % LOW_LANE_FIRST_EVERY == 0 else Lane.INTERACTIVE
         arguments = [
             self._name,
             self._lease_ms,
             budget,
-            self._max_jobs,
-            first.key,
+            self.max_jobs,
+            self._first.key,
             num_held,
             num_taken + len(before),
             self._keys.replies(""),

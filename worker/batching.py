@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from jobqueue.consumer import TakenJob
 from jobqueue.messages import Job
 
+# Keys and values are gathered for every sequence, what they share included, so memory bounds that as well.
+MOST_TOKENS_PER_COST = 8
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
@@ -28,16 +31,21 @@ def cost_saved(work: Sequence[Work]) -> int:
 
 
 def plan_batches(work: Sequence[Work], *, budget: int) -> list[Sequence[Work]]:
-    """Cut what was taken, in its order, into batches within the budget; a job over it runs alone, as suspects do."""
+    """Cut what was taken, in its order, into batches; a job over the budget runs alone, as suspects do.
+
+    A batch costs no more than the budget after sharing, and has at most MOST_TOKENS_PER_COST times as many tokens.
+    """
     batches: list[list[Work]] = []
-    room, prefixes = 0, set[bytes]()
+    room, tokens_left, prefixes = 0, 0, set[bytes]()
     for item in (item for item in work if not item.taken.is_suspect):
         prefix = item.job.prefix.tobytes()
         cost = item.taken.cost - (item.prefix_cost if prefix in prefixes else 0)
-        if not batches or cost > room:
+        if not batches or cost > room or item.taken.tokens > tokens_left:
             batches.append([])
             room, prefixes, cost = budget, set(), item.taken.cost
+            tokens_left = MOST_TOKENS_PER_COST * budget
         batches[-1].append(item)
         prefixes.add(prefix)
         room -= cost
+        tokens_left -= item.taken.tokens
     return [*batches, *([item] for item in work if item.taken.is_suspect)]

@@ -46,7 +46,7 @@ class WorkerSettings(Settings):
         0, description="threads that compute on the CPU; 0 is one a core, less one for the rest from four cores on"
     )
     # Lua passes a few thousand values to one call at most, and finishing a batch passes two a job.
-    max_batch_jobs: PositiveInt = Field(256, le=1000, description="most jobs in one batch")
+    max_batch_jobs: PositiveInt = Field(1000, le=1000, description="most jobs in one batch")
     max_batch_s: PositiveFloat = Field(
         600.0, description="seconds after which a batch counts as hung and ends the worker"
     )

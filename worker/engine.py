@@ -14,7 +14,7 @@ from worker.heads import EncodedRows, embed_rows, score_rows
 from worker.model.checkpoint import Checkpoint, ModelTask
 from worker.model.weights import load_yes_minus_no
 from worker.runner import ModelRunner
-from worker.splitting import Fitted, WaitingFitted, start_fitting
+from worker.splitting import Rows, WaitingRows, start_fitting
 
 OPERATIONS = {ModelTask.EMBED: Operation.EMBED, ModelTask.RERANK: Operation.RERANK}
 
@@ -24,16 +24,20 @@ class Started:
     """Jobs whose batch has begun, at `started_at` in seconds of time.monotonic()."""
 
     jobs: Sequence[Job]
-    wait: WaitingFitted
+    wait: WaitingRows
     started_at: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Computed:
-    """Jobs and the pooled hidden states of all their sequences, in order."""
+    """Jobs and the pooled hidden states of all their sequences, in order.
+
+    The model began with them at `began_at`, in seconds of time.monotonic(), and took `compute_us`.
+    """
 
     jobs: Sequence[Job]
-    fitted: Fitted
+    rows: Rows
+    began_at: float
     compute_us: int
 
 
@@ -46,6 +50,7 @@ class Engine:
         self._config = checkpoint.config
         self._operation = OPERATIONS[checkpoint.task]
         self._max_input_tokens = max_input_tokens
+        self._ended_at = 0.0
         self._yes_minus_no = (
             None
             if checkpoint.yes_no is None
@@ -77,15 +82,17 @@ class Engine:
         return Started(jobs=jobs, wait=wait, started_at=started_at)
 
     def wait(self, started: Started) -> Computed:
-        """Wait for the end of a batch."""
-        fitted = started.wait()
-        return Computed(jobs=started.jobs, fitted=fitted, compute_us=int((time.monotonic() - started.started_at) * 1e6))
+        """Wait for the end of a batch, in the order of starts: one that was enqueued began when the last ended."""
+        rows = started.wait()
+        began_at, ended_at = max(started.started_at, self._ended_at), time.monotonic()
+        self._ended_at = ended_at
+        return Computed(jobs=started.jobs, rows=rows, began_at=began_at, compute_us=int((ended_at - began_at) * 1e6))
 
     def answers(self, computed: Computed, queue_us: Sequence[int]) -> list[Answer]:
         """One answer per job, in order; one without a usable row fails and leaves the others unharmed."""
         borders = accumulate((len(job.tails) for job in computed.jobs), initial=0)
         return [
-            self._answer(job, computed.fitted.rows[begin:end], computed.compute_us, waited_us)
+            self._answer(job, computed.rows[begin:end], computed.compute_us, waited_us)
             for job, (begin, end), waited_us in zip(computed.jobs, pairwise(borders), queue_us, strict=True)
         ]
 

@@ -31,6 +31,7 @@ from worker.metrics import WorkerMetrics
 MAX_HELD_BATCHES = 2  # the one that runs and the next
 RETRY_S = 0.5
 LEAST_ROOM_SHARE = 8  # an eighth of a batch is worth another round trip to Redis
+MAX_REFILLS = 8
 
 log = structlog.get_logger()
 
@@ -108,7 +109,7 @@ class WorkerLoop:
     def run(self) -> None:
         """Work until told to stop; then give back what has not run. Raises what ended a stage."""
         stages = [self._start(self._take_all), self._start(self._answer_all)]
-        self._compute_all()
+        self._run_stage(self._compute_all)
         self._running.put(None)
         for stage in stages:
             stage.join()
@@ -121,18 +122,17 @@ class WorkerLoop:
         return max(self._starting.age_s(), self._waiting.age_s())
 
     def _start(self, stage: Callable[[], None]) -> threading.Thread:
-        """Run a stage in a thread; if it fails, the others are stopped."""
-
-        def run() -> None:
-            try:
-                stage()
-            except Exception as error:  # noqa: BLE001 - whatever it is, `run` raises it
-                self._error = error
-                self._stopping.set()
-
-        thread = threading.Thread(target=run, name=stage.__name__, daemon=True)
+        thread = threading.Thread(target=self._run_stage, args=(stage,), name=stage.__name__, daemon=True)
         thread.start()
         return thread
+
+    def _run_stage(self, stage: Callable[[], None]) -> None:
+        """Run a stage to its end; if it fails, the others stop in order, and what was computed is still sent."""
+        try:
+            stage()
+        except Exception as error:  # noqa: BLE001 - whatever it is, `run` raises it
+            self._error = self._error or error
+            self._stopping.set()
 
     def _take_all(self) -> None:
         try:
@@ -158,7 +158,9 @@ class WorkerLoop:
     def _fill_up(self, work: list[Work], num_held: int) -> list[Work]:
         """Take more where sharing has left room, as long as that makes more room."""
         saved = 0
-        while cost_saved(work) - saved >= self._least_room:
+        for _ in range(MAX_REFILLS):
+            if cost_saved(work) - saved < self._least_room or len(work) >= self._consumer.max_jobs:
+                break
             saved = cost_saved(work)
             room = self._budget - sum(item.taken.cost for item in work) + saved
             more = self._patiently(
@@ -181,6 +183,7 @@ class WorkerLoop:
                 work.append(Work(taken=taken, job=outcome, prefix_cost=cost, taken_at=time.monotonic()))
         if refused:
             self._patiently(lambda: self._consumer.finish(refused))
+            self._metrics.answered([answer for _, answer in refused])
         return work
 
     def _compute_all(self) -> None:
@@ -211,12 +214,13 @@ class WorkerLoop:
             self._held.add(-1)
 
     def _answer(self, running: Running, computed: Computed) -> None:
-        queue_us = [work.queue_us(running.started.started_at) for work in running.batch]
+        queue_us = [work.queue_us(computed.began_at) for work in running.batch]
         answers = self._engine.answers(computed, queue_us)
         pairs = [(work.taken, answer) for work, answer in zip(running.batch, answers, strict=True)]
         num_ended = self._patiently(lambda: self._consumer.finish(pairs))
         cost = sum(work.taken.cost for work in running.batch) - cost_saved(running.batch)
-        self._metrics.batch(seconds=computed.compute_us / 1e6, fill=cost / self._budget, answers=answers)
+        self._metrics.ran(seconds=computed.compute_us / 1e6, fill=cost / self._budget)
+        self._metrics.answered(answers)
         log.debug("batch", num_jobs=len(pairs), num_ended=num_ended, cost=cost, compute_us=computed.compute_us)
 
     def _patiently(self, call: Callable[[], T]) -> T:

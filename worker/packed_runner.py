@@ -49,7 +49,9 @@ class PackedRunner:
         self._device = placement.device
         self._uploads = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
         self._graphs = self._capture() if cuda_graphs else None
-        self._prefix_cache = PrefixCache(max_bytes=prefix_cache_bytes)
+        self._prefix_cache = PrefixCache(
+            max_bytes=prefix_cache_bytes, token_bytes=checkpoint.config.key_value_bytes(placement.dtype.itemsize)
+        )
         self._num_input_tokens = self._num_computed_tokens = 0
 
     @torch.inference_mode()
@@ -63,6 +65,8 @@ class PackedRunner:
     def release_memory(self) -> None:
         self._prefix_cache.clear()
         if self._device.type == "cuda":
+            # What failed may have kernels under way that read the upload stream's memory, which is free for others now.
+            torch.cuda.synchronize(self._device)
             torch.cuda.empty_cache()
 
     def count_computed(self, sequences: Sequence[TokenIds]) -> int:
@@ -95,7 +99,7 @@ class PackedRunner:
         cached = self._prefix_cache.find(prefixes)
         kept = self._prefix_cache.worth_keeping(prefixes)
         batch = self._pack(sequences, cached=cached, kept=kept)
-        recorder = PrefixRecorder(kept, batch.kept_rows)
+        recorder = PrefixRecorder(kept, batch.kept_rows, num_layers=self._model.config.num_hidden_layers)
         hidden = self._model.forward(batch, recorder.record).float()
         for prefix in recorder.recorded():
             self._prefix_cache.keep(prefix)

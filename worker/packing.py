@@ -152,8 +152,10 @@ def _paths(segments: Sequence[Segment], own_rows: Mapping[int, _Rows]) -> list[_
 
 def _kept_rows(ids: TokenIds, sequences: Sequence[TokenIds], lasts: Sequence[int], paths: Sequence[_Rows]) -> _Rows:
     """Key rows of a beginning, on the path of any sequence that has it."""
-    at = next(at for at, sequence in enumerate(sequences) if sequence[: len(ids)] == ids)
-    return paths[lasts[at]][: len(ids)]
+    for sequence, last in zip(sequences, lasts, strict=True):
+        if sequence[: len(ids)] == ids:
+            return paths[last][: len(ids)]
+    raise ValueError("a prefix to keep that no sequence begins with")
 
 
 def _ids(sequences: Sequence[TokenIds], segments: Sequence[Segment]) -> "NDArray[np.int32]":

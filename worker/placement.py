@@ -25,8 +25,13 @@ class Placement:
             raise SettingError(f"--device {device}: this machine has no CUDA device, or torch no CUDA")
         if dtype == "auto":
             dtype = "bfloat16" if device.startswith("cuda") else "float32"
-        return cls(device=torch.device(device), dtype_name=dtype)
+        return cls(device=_with_index(torch.device(device)), dtype_name=dtype)
 
     @property
     def dtype(self) -> torch.dtype:
         return _DTYPES[self.dtype_name]
+
+
+def _with_index(device: torch.device) -> torch.device:
+    """The present CUDA device by its number: some of torch's calls take no other."""
+    return torch.device("cuda", torch.cuda.current_device()) if device == torch.device("cuda") else device

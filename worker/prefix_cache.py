@@ -7,9 +7,9 @@ prefixes of two batches agree.
 
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import accumulate, islice
 
 import torch
 from torch import Tensor
@@ -40,20 +40,28 @@ class PrefixKeysValues:
 class PrefixRecorder:
     """Gathers the keys and values of chosen rows, layer by layer, while a batch is computed."""
 
-    def __init__(self, prefixes: Sequence[TokenIds], rows: Sequence[Tensor]) -> None:
+    def __init__(self, prefixes: Sequence[TokenIds], rows: Sequence[Tensor], *, num_layers: int) -> None:
         self._prefixes = prefixes
         self._rows = rows
-        self._layers: list[list[tuple[Tensor, Tensor]]] = [[] for _ in prefixes]
+        self._num_layers = num_layers
+        self._layer = 0
+        self._kept: list[PrefixKeysValues] = []
 
     def record(self, keys: Tensor, values: Tensor) -> None:
-        """A layer's keys and values of all rows, those taken from the cache included."""
-        for layers, rows in zip(self._layers, self._rows, strict=True):
-            layers.append((keys[rows], values[rows]))
+        """The next layer's keys and values of all rows, those taken from the cache included."""
+        if not self._kept:
+            self._kept = [self._blank(ids, keys) for ids in self._prefixes]
+        for kept, rows in zip(self._kept, self._rows, strict=True):
+            torch.index_select(keys, 0, rows, out=kept.keys[self._layer])
+            torch.index_select(values, 0, rows, out=kept.values[self._layer])
+        self._layer += 1
 
-    def recorded(self) -> Iterator[PrefixKeysValues]:
-        for ids, layers in zip(self._prefixes, self._layers, strict=True):
-            keys, values = zip(*layers, strict=True)
-            yield PrefixKeysValues(ids=ids, keys=torch.stack(keys), values=torch.stack(values))
+    def recorded(self) -> Sequence[PrefixKeysValues]:
+        return self._kept
+
+    def _blank(self, ids: TokenIds, like: Tensor) -> PrefixKeysValues:
+        shape = (self._num_layers, len(ids), *like.shape[1:])
+        return PrefixKeysValues(ids=ids, keys=like.new_empty(shape), values=like.new_empty(shape))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,10 +75,11 @@ class PrefixCacheStats:
 
 
 class PrefixCache:
-    """At most `max_bytes` of keys and values, for one thread at a time. 0 bytes keep nothing."""
+    """Keys and values of at most `max_bytes`, at `token_bytes` a token, for one thread at a time."""
 
-    def __init__(self, *, max_bytes: int) -> None:
+    def __init__(self, *, max_bytes: int, token_bytes: int) -> None:
         self._max_bytes = max_bytes
+        self._max_tokens = max_bytes // token_bytes
         self._kept: OrderedDict[bytes, PrefixKeysValues] = OrderedDict()
         self._recent: OrderedDict[bytes, TokenIds] = OrderedDict()
         self.stats = PrefixCacheStats()
@@ -86,17 +95,20 @@ class PrefixCache:
         return list(hits.values())
 
     def worth_keeping(self, prefixes: Iterable[TokenIds]) -> list[TokenIds]:
-        """Beginnings that an earlier batch's prefixes had too, and that reach further than what is kept."""
+        """Beginnings that an earlier batch's prefixes had too, and that reach further than what is kept.
+
+        All of them fit in the cache together.
+        """
         distinct = _distinct(prefixes)
         recent = sorted(self._recent)
         wanted = [prefix[: self._agreement(prefix, recent)] for prefix in distinct]
         self._remember(distinct)
-        return [ids for ids in _distinct(wanted) if self._extends(ids)]
+        extending = [ids for ids in _distinct(wanted) if self._extends(ids)]
+        reached = accumulate(map(len, extending))
+        return [ids for ids, num_tokens in zip(extending, reached, strict=True) if num_tokens <= self._max_tokens]
 
     def keep(self, prefix: PrefixKeysValues) -> None:
-        """Keep it, and let go of the least recently used ones until all fit; one that is too large is not kept."""
-        if prefix.num_bytes > self._max_bytes:
-            return
+        """Keep it, and let go of the least recently used ones until all fit."""
         self._kept[prefix.ids.tobytes()] = prefix
         self._count(num_bytes=prefix.num_bytes)
         while self.stats.num_bytes > self._max_bytes:
@@ -121,7 +133,7 @@ class PrefixCache:
     def _extends(self, ids: TokenIds) -> bool:
         kept = self._longest(ids)
         num_kept = 0 if kept is None else len(self._kept[kept].ids)
-        return self._max_bytes > 0 and len(ids) >= num_kept + MIN_KEPT_TOKENS
+        return len(ids) >= num_kept + MIN_KEPT_TOKENS
 
     def _agreement(self, prefix: TokenIds, recent: Sequence[bytes]) -> int:
         """Most tokens that `prefix` and one of the sorted recent ones begin with together: a neighbour has them."""

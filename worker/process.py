@@ -6,6 +6,7 @@ import secrets
 import socket
 import threading
 import time
+from dataclasses import dataclass
 
 import structlog
 import torch
@@ -27,7 +28,7 @@ from worker.model.checkpoint import Checkpoint, ModelTask, resolve_checkpoint
 from worker.placement import Placement
 from worker.runner import ModelRunner
 from worker.runners import make_runner
-from worker.warmup import find_budget, warm_up
+from worker.warmup import check_longest_input, find_budget, warm_up
 
 BEATS_PER_LEASE = 3
 RECONNECT_S = 1.0
@@ -57,6 +58,20 @@ def work(settings: WorkerSettings, stopping: threading.Event, working: threading
         any_forward=settings.engine != "packed",
     )
     announcement = _announcement(checkpoint, settings, placement)
+    consumer = _join(redis, announcement, settings)
+    interval_s = settings.lease_s / BEATS_PER_LEASE
+    with Heartbeat(redis, consumer, announcement, checkpoint.tokenizer_json, interval_s=interval_s) as heartbeat:
+        _limit_device_memory(placement, settings.device_memory_share)
+        loaded = _load(checkpoint, announcement, settings, placement)
+        loop = WorkerLoop(consumer, loaded.engine, loaded.metrics, budget=loaded.budget, stopping=stopping)
+        heartbeat.loaded(is_hung=lambda: loop.batch_age_s() > settings.max_batch_s)
+        working.set()
+        say_ready(f"{checkpoint.model_id} {checkpoint.task}")
+        loop.run()
+
+
+def _join(redis: SyncRedis, announcement: Announcement, settings: WorkerSettings) -> Consumer:
+    """A consumer of the model's queue, whose live workers serve the same."""
     consumer = Consumer(
         redis,
         announcement.queue,
@@ -66,34 +81,42 @@ def work(settings: WorkerSettings, stopping: threading.Event, working: threading
     )
     _check_agreement(redis, announcement)
     consumer.join()
-    interval_s = settings.lease_s / BEATS_PER_LEASE
-    with Heartbeat(redis, consumer, announcement, checkpoint.tokenizer_json, interval_s=interval_s) as heartbeat:
-        _limit_device_memory(placement, settings.device_memory_share)
-        started_at = time.monotonic()
-        runner = make_runner(checkpoint, placement, settings)
-        engine = Engine(checkpoint, runner, max_input_tokens=announcement.max_input_tokens)
-        loaded_at = time.monotonic()
-        budget = _warm_up(runner, checkpoint, settings, placement, announcement.max_input_tokens)
-        metrics = _metrics(runner, announcement, placement, settings.metrics_listen)
-        loop = WorkerLoop(consumer, engine, metrics, budget=budget, stopping=stopping)
-        heartbeat.loaded(is_hung=lambda: loop.batch_age_s() > settings.max_batch_s)
-        working.set()
-        log.info(
-            "ready",
-            queue=announcement.queue,
-            engine=runner.engine,
-            attention=runner.attention,
-            kernels=runner.kernels,
-            dtype=placement.dtype_name,
-            max_batch_tokens=budget,
-            load_s=round(loaded_at - started_at, 3),
-            warm_up_s=round(time.monotonic() - loaded_at, 3),
-        )
-        # What is alive now lives as long as the process: no collection need look at it again.
-        gc.collect()
-        gc.freeze()
-        say_ready(f"{checkpoint.model_id} {checkpoint.task}")
-        loop.run()
+    return consumer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Loaded:
+    """A model that is ready to run. `budget` is what a batch may cost."""
+
+    engine: Engine
+    metrics: WorkerMetrics
+    budget: int
+
+
+def _load(
+    checkpoint: Checkpoint, announcement: Announcement, settings: WorkerSettings, placement: Placement
+) -> _Loaded:
+    started_at = time.monotonic()
+    runner = make_runner(checkpoint, placement, settings)
+    engine = Engine(checkpoint, runner, max_input_tokens=announcement.max_input_tokens)
+    loaded_at = time.monotonic()
+    budget = _warm_up(runner, checkpoint, settings, placement, announcement.max_input_tokens)
+    metrics = _metrics(runner, announcement, placement, settings.metrics_listen)
+    # What is alive now lives as long as the process: no collection need look at it again.
+    gc.collect()
+    gc.freeze()
+    log.info(
+        "ready",
+        queue=announcement.queue,
+        engine=runner.engine,
+        attention=runner.attention,
+        kernels=runner.kernels,
+        dtype=placement.dtype_name,
+        max_batch_tokens=budget,
+        load_s=round(loaded_at - started_at, 3),
+        warm_up_s=round(time.monotonic() - loaded_at, 3),
+    )
+    return _Loaded(engine=engine, metrics=metrics, budget=budget)
 
 
 def _await_redis(redis: SyncRedis, stopping: threading.Event) -> bool:
@@ -151,9 +174,14 @@ def _warm_up(
     """Ready the model, and say what a batch may cost. A CPU has memory to spare and no time for its longest input."""
     vocab_size = checkpoint.config.vocab_size
     warm_up(runner, vocab_size=vocab_size)
-    if placement.device.type == "cpu" or settings.max_batch_tokens:
+    if placement.device.type == "cpu":
         return settings.max_batch_tokens or CPU_BATCH_TOKENS
-    return find_budget(runner, largest=CUDA_BATCH_TOKENS, max_input_tokens=max_input_tokens, vocab_size=vocab_size)
+    # The cache will fill, and twice for a moment while a prefix is added to it.
+    spare = torch.empty(2 * settings.prefix_cache_mib << 20, dtype=torch.uint8, device=placement.device)
+    check_longest_input(runner, max_input_tokens=max_input_tokens, vocab_size=vocab_size)
+    budget = settings.max_batch_tokens or find_budget(runner, largest=CUDA_BATCH_TOKENS, vocab_size=vocab_size)
+    del spare
+    return budget
 
 
 def _metrics(

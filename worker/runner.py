@@ -40,8 +40,8 @@ class ModelRunner(Protocol):
         """Begin a batch of sequences, none empty; the call that comes back waits for its end.
 
         That call returns each sequence's last hidden state after the final norm, (sequences, hidden size) float32 on
-        the CPU, in the order given. `prefixes` are what some of the sequences begin with and later ones may, too.
-        Raises torch.OutOfMemoryError, or on the CPU a RuntimeError that says so, where the batch does not fit.
+        the CPU, in the order given. `prefixes`, each the beginning of a sequence, are what later ones may begin with
+        as well. Raises RuntimeError or MemoryError, saying so, where memory does not hold the batch.
         """
         ...
 

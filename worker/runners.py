@@ -21,14 +21,15 @@ def make_runner(checkpoint: Checkpoint, placement: Placement, settings: WorkerSe
             prefix_cache_bytes=settings.prefix_cache_mib * _MIB,
             cuda_graphs=settings.cuda_graphs,
         )
-    if settings.kernels != "auto":
-        raise SettingError(f"--kernels {settings.kernels}: the {settings.engine} engine has its own")
+    for name in ("kernels", "cuda_graphs", "prefix_cache_mib"):
+        if name in settings.model_fields_set:
+            raise SettingError(f"--{name.replace('_', '-')}: belongs to the packed engine, not to {settings.engine}")
     if settings.engine == "transformers":
         from worker.transformers_runner import TransformersRunner  # noqa: PLC0415 - its library is optional
 
         return TransformersRunner(checkpoint, placement, attention=settings.attention)
-    if settings.attention != "auto":
-        raise SettingError(f"--attention {settings.attention}: the vllm engine chooses its own")
+    if "attention" in settings.model_fields_set:
+        raise SettingError("--attention: the vllm engine chooses its own")
     from worker.vllm_runner import VllmRunner  # noqa: PLC0415 - likewise
 
     return VllmRunner(

@@ -8,6 +8,7 @@ import structlog
 
 from jobqueue.messages import TokenIds
 from runtime.errors import SettingError
+from worker.batching import MOST_TOKENS_PER_COST
 from worker.runner import ModelRunner
 from worker.splitting import is_out_of_memory
 
@@ -20,40 +21,59 @@ log = structlog.get_logger()
 
 def warm_up(runner: ModelRunner, *, vocab_size: int) -> None:
     """Run one small batch, so that the first call does not pay for what is made once."""
-    runner.start(_random_sequences([_SMALL_TOKENS], vocab_size))()
+    runner.start([_Ids(vocab_size).draw(_SMALL_TOKENS)])()
 
 
-def find_budget(runner: ModelRunner, *, largest: int, max_input_tokens: int, vocab_size: int) -> int:
+def check_longest_input(runner: ModelRunner, *, max_input_tokens: int, vocab_size: int) -> None:
+    """Raises SettingError where memory does not hold the longest input alone."""
+    if not _fits(runner, [_Ids(vocab_size).draw(max_input_tokens)]):
+        raise SettingError(f"--max-input-tokens {max_input_tokens}: a text of that length does not fit in memory")
+
+
+def find_budget(runner: ModelRunner, *, largest: int, vocab_size: int) -> int:
     """The largest batch cost that memory holds: `largest`, or that halved until it fits.
 
-    Memory grows with tokens, and a batch has the most for its cost where its texts are short. Raises SettingError where
-    the longest input does not fit alone, or no useful batch does.
+    Memory grows with tokens, those that are gathered for each text included: a batch has the most for its cost where
+    short texts share nearly all that they may. Raises SettingError where no useful batch fits.
     """
-    if not _fits(runner, _random_sequences([max_input_tokens], vocab_size)):
-        raise SettingError(f"--max-input-tokens {max_input_tokens}: a text of that length does not fit in memory")
     budget = largest
-    while not _fits(runner, _random_sequences(_lengths(budget), vocab_size)):
+    while not _fits(runner, _apart(budget, vocab_size)) or not _fits(runner, _sharing(budget, vocab_size)):
+        log.warning("batch does not fit in memory", max_batch_tokens=budget)
         budget //= 2
-        log.warning("batch does not fit in memory", tried=budget)
         if budget < LEAST_BUDGET:
             raise SettingError(f"--max-batch-tokens: not even {2 * budget} tokens fit in memory")
     return budget
 
 
-def _lengths(num_tokens: int) -> list[int]:
-    whole, rest = divmod(num_tokens, _TEXT_TOKENS)
-    return [_TEXT_TOKENS] * whole + [rest] * (rest > 0)
+def _apart(budget: int, vocab_size: int) -> list[TokenIds]:
+    """Texts that share nothing, of `budget` tokens together."""
+    draw = _Ids(vocab_size).draw
+    return [draw(min(_TEXT_TOKENS, budget - begin)) for begin in range(0, budget, _TEXT_TOKENS)]
 
 
-def _random_sequences(lengths: Sequence[int], vocab_size: int) -> list[TokenIds]:
-    chance = random.Random(0)  # noqa: S311 - no secret
-    return [array("i", chance.choices(range(vocab_size), k=length)) for length in lengths]
+def _sharing(budget: int, vocab_size: int) -> list[TokenIds]:
+    """Texts of one prefix, with `budget` tokens of their own and as many in all as a batch may have."""
+    draw = _Ids(vocab_size).draw
+    num_own = _TEXT_TOKENS // MOST_TOKENS_PER_COST
+    prefix = draw(_TEXT_TOKENS - num_own)
+    return [prefix + draw(num_own) for _ in range(budget // num_own)]
+
+
+class _Ids:
+    """Seeded random token ids."""
+
+    def __init__(self, vocab_size: int) -> None:
+        self._vocabulary = range(vocab_size)
+        self._chance = random.Random(0)  # noqa: S311 - no secret
+
+    def draw(self, num: int) -> TokenIds:
+        return array("i", self._chance.choices(self._vocabulary, k=num))
 
 
 def _fits(runner: ModelRunner, sequences: Sequence[TokenIds]) -> bool:
     try:
         runner.start(sequences)()
-    except RuntimeError as error:  # torch.OutOfMemoryError is one
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
     else:

@@ -128,6 +128,7 @@ def model_vectors(model: Qwen3, case: PlanCase) -> Tensor:
 
 def _computed_prefix(model: Qwen3, prefix: TokenIds, device: torch.device) -> PrefixKeysValues:
     batch = pack([prefix + prefix[:3], prefix[3:]], device, kept=[prefix])
-    recorder = PrefixRecorder([prefix], batch.kept_rows)
+    recorder = PrefixRecorder([prefix], batch.kept_rows, num_layers=model.config.num_hidden_layers)
     model.forward(batch, recorder.record)
-    return next(recorder.recorded())
+    (kept,) = recorder.recorded()
+    return kept

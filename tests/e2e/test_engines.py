@@ -60,8 +60,10 @@ def test_the_transformers_engine_has_the_official_scores(server, rerank_checkpoi
         (["--kernels", "triton"], "--kernels triton: runs on CUDA, not on cpu"),
         (["--cuda-graphs"], "--cuda-graphs: runs on CUDA, not on cpu"),
         (["--engine", "vllm"], "--engine vllm: vllm is not installed"),
-        (["--engine", "vllm", "--attention", "sdpa"], "--attention sdpa: the vllm engine chooses its own"),
-        (["--engine", "transformers", "--kernels", "torch"], "--kernels torch: the transformers engine has its own"),
+        (["--engine", "vllm", "--attention", "sdpa"], "--attention: the vllm engine chooses its own"),
+        (["--engine", "transformers", "--kernels", "torch"], "--kernels: belongs to the packed engine"),
+        (["--engine", "transformers", "--cuda-graphs"], "--cuda-graphs: belongs to the packed engine"),
+        (["--engine", "transformers", "--prefix-cache-mib", "1"], "--prefix-cache-mib: belongs to the packed engine"),
     ],
 )
 def test_a_flag_that_cannot_be_followed_ends_the_worker_by_its_name(options, message, server, embedding_checkpoint):

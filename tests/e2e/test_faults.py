@@ -19,6 +19,7 @@ from tests.support.wire import Stubs, refusal, unpack
 
 SHORT_LEASE = ("--lease-s", "1")
 GIVE_UP_S = 60
+EXIT_HUNG = 70
 
 
 @pytest.fixture
@@ -228,6 +229,18 @@ def test_sigterm_before_a_worker_works_ends_it_at_once(embedding_checkpoint):
     with running("worker", str(embedding_checkpoint), "--redis", "unix:///nowhere") as process:
         eventually(lambda: "waiting for redis" in process.log)
         assert process.stop() == 0
+
+
+def test_a_worker_whose_batch_hangs_ends_itself_and_another_answers_the_call(server, stubs, embedding_checkpoint):
+    """It does not hang here, but it takes much longer than the setting allows."""
+    with ThreadPoolExecutor(1) as pool:
+        with worker(server, embedding_checkpoint, "--lease-s", "0.3", "--max-batch-s", "0.05") as hung:
+            await_state(stubs, model_pb2.MODEL_STATE_READY)
+            call = pool.submit(stubs.embed, ["word " * 8000])
+            assert hung.wait() == EXIT_HUNG
+            assert "hung batch" in hung.log
+        with worker(server, embedding_checkpoint, *SHORT_LEASE):
+            assert len(call.result().embeddings) == 1
 
 
 def test_a_wedged_redis_is_noticed_and_does_not_hold_up_a_stop(server, stubs, embedding_checkpoint):

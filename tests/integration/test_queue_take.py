@@ -2,9 +2,11 @@ import threading
 import time
 
 import pytest
+import redis
 
 from jobqueue.connection import connect
 from jobqueue.consumer import Consumer
+from jobqueue.errors import QueueAwayError
 from jobqueue.lanes import Lane
 from jobqueue.messages import decode_job
 from tests.support.queues import Depth, finish_all, own_queue
@@ -173,3 +175,49 @@ def test_confirm_drops_what_was_cancelled_expired_or_given_to_another(queue):
 
 def test_to_confirm_nothing_is_nothing(queue):
     assert queue.consumer("a").confirm([]) == []
+
+
+def test_more_is_taken_for_a_batch_without_waiting_and_within_what_is_left(queue):
+    worker = queue.consumer("w", max_jobs=4)
+    queue.admit(10, 10, 10, 10, 10, 10)
+    first = worker.take(budget=20, num_held=0)
+    more = worker.take_more(budget=15, num_taken=len(first.jobs), num_held=0)
+    assert (len(first.jobs), len(more.jobs)) == (2, 1)
+    assert len(worker.take_more(budget=100, num_taken=3, num_held=0).jobs) == 1, "four jobs are the most"
+    assert worker.take_more(budget=0, num_taken=1, num_held=0).jobs == ()
+
+
+def test_bulk_gets_its_turn_although_more_is_taken_every_time(queue):
+    """Interactive work never dries up here, and a bulk job fits a whole batch only."""
+    worker = queue.consumer("w")
+    queue.admit(100, 100, lane=Lane.BULK)
+    ran = []
+    for _ in range(12):
+        queue.admit(*[10] * 12)
+        taken = worker.take(budget=100, num_held=0).jobs
+        taken += worker.take_more(budget=20, num_taken=len(taken), num_held=0).jobs
+        finish_all(worker, taken)
+        ran += [job.lane for job in taken]
+    assert ran.count(Lane.BULK) == 2
+
+
+def test_after_a_take_that_was_cut_off_nothing_more_is_taken_until_it_was_given_back(queue, monkeypatch):
+    worker = queue.consumer("w")
+    queue.admit(10, 10, 10)
+    taken = worker.take(budget=10, num_held=0).jobs
+    evaluate = worker._redis.evalsha
+
+    def lose_the_reply(*arguments):
+        evaluate(*arguments)
+        raise redis.ConnectionError("reset by peer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker._redis, "evalsha", lose_the_reply)
+        with pytest.raises(QueueAwayError):
+            worker.take_more(budget=10, num_taken=1, num_held=0)
+    assert worker.take_more(budget=100, num_taken=1, num_held=0).jobs == ()
+    finish_all(worker, taken)
+    again = worker.take(budget=100, num_held=0).jobs
+    assert len(again) == 2, "the one whose reply was lost is among them"
+    finish_all(worker, again)
+    queue.check_idle()

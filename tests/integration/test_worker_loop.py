@@ -5,6 +5,7 @@ import threading
 import time
 from array import array
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -15,7 +16,6 @@ from tests.support.queues import echo, own_queue, producer_at, submission, wait_
 from worker.engine import Computed, Started
 from worker.loop import WorkerLoop
 from worker.metrics import WorkerMetrics
-from worker.splitting import Fitted
 
 PREFIX = array("i", range(50))
 
@@ -29,7 +29,12 @@ def queue(any_redis_url):
 class NotingEngine:
     def __init__(self) -> None:
         self.batches = []
-        self.may_run = threading.Event()
+        self.may_run, self.may_end = threading.Event(), threading.Event()
+        self.may_end.set()
+
+    def result(self):
+        assert self.may_end.wait(10)
+        return ()
 
     def check(self, job):
         return None
@@ -40,10 +45,10 @@ class NotingEngine:
     def start(self, jobs):
         self.may_run.wait(10)
         self.batches.append(len(jobs))
-        return Started(jobs=jobs, wait=lambda: Fitted(rows=()), started_at=time.monotonic())
+        return Started(jobs=jobs, wait=self.result, started_at=time.monotonic())
 
     def wait(self, started):
-        return Computed(jobs=started.jobs, fitted=started.wait(), compute_us=1)
+        return Computed(jobs=started.jobs, rows=started.wait(), began_at=started.started_at, compute_us=1)
 
     def answers(self, computed, queue_us):
         return [echo(job) for job in computed.jobs]
@@ -57,7 +62,7 @@ def running(queue, engine, *, budget, max_jobs=100):
     thread = threading.Thread(target=loop.run)
     thread.start()
     try:
-        yield registry
+        yield SimpleNamespace(metrics=registry, loop=loop, stopping=stopping, thread=thread)
     finally:
         stopping.set()
         thread.join(10)
@@ -104,10 +109,85 @@ async def test_no_batch_has_more_jobs_than_the_setting(queue, any_redis_url):
 
 async def test_batches_and_answers_are_counted(queue, any_redis_url):
     engine = NotingEngine()
-    with running(queue, engine, budget=260) as registry:
+    with running(queue, engine, budget=260) as worker:
         await submit_all(any_redis_url, queue, [query(number) for number in range(3)], engine)
     model, num_batches = {"model": "m"}, len(engine.batches)
-    assert registry.get_sample_value("qwen3_jobs_total", model) == 3
-    assert registry.get_sample_value("qwen3_batch_seconds_count", model) == num_batches
+    assert worker.metrics.get_sample_value("qwen3_jobs_total", model) == 3
+    assert worker.metrics.get_sample_value("qwen3_batch_seconds_count", model) == num_batches
     # Sharing is counted: 50 + 3 * 2 tokens at most, of 260.
-    assert registry.get_sample_value("qwen3_batch_fill_ratio_bucket", model | {"le": "0.25"}) == num_batches
+    assert worker.metrics.get_sample_value("qwen3_batch_fill_ratio_bucket", model | {"le": "0.25"}) == num_batches
+
+
+async def test_a_batch_in_flight_is_answered_by_a_worker_that_is_told_to_stop(queue, any_redis_url):
+    """It was started and not waited for, as on an accelerator; what was only taken goes back uncounted."""
+    engine = NotingEngine()
+    engine.may_end.clear()
+    calls = [query(number) for number in range(3)]
+    with running(queue, engine, budget=60) as worker:
+        async with producer_at(any_redis_url) as producer:
+            deadline = asyncio.get_running_loop().time() + 30
+            first = asyncio.create_task(producer.submit(submission(queue.name, calls[0], deadline=deadline)))
+            engine.may_run.set()
+            await asyncio.to_thread(wait_for, lambda: engine.batches)
+            worker.stopping.set()
+            later = [submission(queue.name, call, deadline=deadline) for call in calls[1:]]
+            others = [asyncio.create_task(producer.submit(call)) for call in later]
+            await asyncio.to_thread(wait_for, lambda: queue.check_depth().jobs == 3)
+            engine.may_end.set()
+            assert (await first).num_rows == 1
+            await asyncio.to_thread(worker.thread.join, 10)
+            assert queue.check_depth().jobs == 2
+            assert set(queue.pending().values()) <= {("orphans", 0)}
+            for task in others:
+                task.cancel()
+
+
+@pytest.mark.parametrize("hanging", ["may_run", "may_end"])
+async def test_a_batch_that_hangs_grows_old_whether_it_hangs_in_its_start_or_in_its_end(hanging, queue, any_redis_url):
+    engine = NotingEngine()
+    engine.may_run.set()
+    getattr(engine, hanging).clear()
+    with running(queue, engine, budget=60) as worker:
+        assert worker.loop.batch_age_s() == 0
+        queue.admit(5)
+        await asyncio.to_thread(wait_for, lambda: worker.loop.batch_age_s() > 0.2)
+        getattr(engine, hanging).set()
+        await asyncio.to_thread(wait_for, lambda: worker.loop.batch_age_s() == 0)
+
+
+@pytest.mark.parametrize("stage", ["start", "wait", "answers"])
+def test_a_stage_that_fails_ends_the_worker_with_its_error(stage, queue):
+    engine = NotingEngine()
+    engine.may_run.set()
+
+    def fail(*_):
+        raise ValueError(stage)
+
+    setattr(engine, stage, fail)
+    queue.admit(5)
+    consumer = queue.consumer("loop")
+    loop = WorkerLoop(consumer, engine, WorkerMetrics(CollectorRegistry(), "m"), budget=60, stopping=threading.Event())
+    with pytest.raises(ValueError, match=stage):
+        loop.run()
+    assert len(queue.pending()) == 1, "it is left to the reaper, its delivery counted"
+
+
+async def test_what_was_computed_is_still_sent_when_the_next_start_fails(queue, any_redis_url):
+    engine = NotingEngine()
+    engine.may_run.set()
+    engine.may_end.clear()
+    start = engine.start
+
+    def fail_second(jobs):
+        if engine.batches:
+            engine.may_end.set()
+            raise ValueError("second")
+        return start(jobs)
+
+    engine.start = fail_second
+    consumer = queue.consumer("loop")
+    loop = WorkerLoop(consumer, engine, WorkerMetrics(CollectorRegistry(), "m"), budget=10, stopping=threading.Event())
+    queue.admit(9, 9)
+    with pytest.raises(ValueError, match="second"):
+        await asyncio.to_thread(loop.run)
+    assert len(queue.answers()) == 1

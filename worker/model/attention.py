@@ -7,7 +7,6 @@ never more. The result is (total_q, heads, head_dim).
 """
 
 import importlib
-import importlib.util
 import inspect
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -26,19 +25,22 @@ Attention: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, int, in
 AttentionName: TypeAlias = Literal["flash-attn-3", "flash-attn", "torch-varlen", "sdpa"]  # the fastest first
 
 _CAUSAL_WINDOW = (-1, 0)  # any number of keys to the left, none to the right
-_HOPPER = 9
+_AMPERE = 8
 _MASK_TOKENS = 1024
+_MODULES: dict[AttentionName, str] = {
+    "flash-attn-3": "flash_attn_interface",
+    "flash-attn": "flash_attn",
+    "torch-varlen": "torch.nn.attention.varlen",
+}
 
 
 def select_attention(device: torch.device, dtype: torch.dtype, wanted: str = "auto") -> tuple[AttentionName, Attention]:
     """The fastest back-end that works here, or the one `wanted`; raises SettingError where that one does not."""
-    for name in get_args(AttentionName):
+    for name in (name for name in get_args(AttentionName) if wanted in {"auto", name}):
         reason = _why_not(name, device, dtype)
-        if wanted == name and reason:
-            raise SettingError(f"--attention {name}: {reason}")
-        if wanted in {"auto", name} and not reason:
+        if reason is None:
             return name, _MAKERS[name]()
-    raise AssertionError("SDPA works everywhere")
+    raise SettingError(f"--attention {wanted}: {reason}")
 
 
 def _why_not(name: AttentionName, device: torch.device, dtype: torch.dtype) -> str | None:
@@ -49,26 +51,36 @@ def _why_not(name: AttentionName, device: torch.device, dtype: torch.dtype) -> s
         return f"runs on CUDA, not on {device.type}"
     if dtype is torch.float32:
         return "has no float32"
-    if name == "flash-attn":
-        return None if importlib.util.find_spec("flash_attn") else "flash-attn is not installed"
-    return _why_not_flash_attn_3(device) if name == "flash-attn-3" else None
+    return why_not_chip(device, exactly=9 if name == "flash-attn-3" else None) or _why_not_import(_MODULES[name])
 
 
-def _why_not_flash_attn_3(device: torch.device) -> str | None:
-    if importlib.util.find_spec("flash_attn_interface") is None:
-        return "flash_attn_interface is not installed"
+def why_not_chip(device: torch.device, *, exactly: int | None = None) -> str | None:
+    """Why a CUDA device's chip will not do: kernels need 8.0 (Ampere) or later, some one generation alone."""
     major, minor = torch.cuda.get_device_capability(device)
-    return None if major == _HOPPER else f"is made for compute capability 9.0, this device has {major}.{minor}"
+    if exactly is None and major < _AMPERE:
+        return f"needs compute capability {_AMPERE}.0 or later, this device has {major}.{minor}"
+    if exactly is not None and major != exactly:
+        return f"is made for compute capability {exactly}.0, this device has {major}.{minor}"
+    return None
+
+
+def _why_not_import(module: str) -> str | None:
+    """Importing is the only way to know: a package that was compiled for another torch is there and fails."""
+    try:
+        importlib.import_module(module)
+    except (ImportError, OSError) as error:
+        return f"{module} cannot be imported: {error}"
+    return None
 
 
 def flash_attention_2() -> Attention:
     """flash-attn 2.1 or later, which aligns its causal mask bottom-right and takes fewer key-value heads."""
-    return _flash_attention("flash_attn")
+    return _flash_attention(_MODULES["flash-attn"])
 
 
 def flash_attention_3() -> Attention:
     """flash-attn's Hopper kernels. Some of its releases give the log-sum-exp too."""
-    return _flash_attention("flash_attn_interface")
+    return _flash_attention(_MODULES["flash-attn-3"])
 
 
 def _flash_attention(module: str) -> Attention:
@@ -90,10 +102,8 @@ def _flash_attention(module: str) -> Attention:
 
 
 def torch_varlen_attention() -> Attention:
-    """PyTorch's varlen flash kernel; raises RuntimeError where this PyTorch's cannot be causal."""
+    """PyTorch's varlen flash kernel, of torch 2.11 or later."""
     parameters = inspect.signature(varlen.varlen_attn).parameters
-    if "window_size" not in parameters:
-        raise RuntimeError(f"torch {torch.__version__}: varlen_attn has no window_size, torch 2.11 or later is needed")
     has_gqa_flag = "enable_gqa" in parameters  # torch 2.11 has none and takes unequal head counts as they are
 
     def attend(  # noqa: PLR0917 - flash-attn's own signature

@@ -48,6 +48,10 @@ class Qwen3Config:
         _check_heads(config)
         return config
 
+    def key_value_bytes(self, value_bytes: int) -> int:
+        """Bytes of one token's keys and values in all layers, at `value_bytes` a value."""
+        return 2 * self.num_hidden_layers * self.num_key_value_heads * self.head_dim * value_bytes
+
     @property
     def attention_cost(self) -> float:
         """The `c` of `cost(n) = n + c * n**2`: a text's FLOPs in units of one token's linear FLOPs.

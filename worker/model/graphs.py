@@ -19,8 +19,8 @@ from worker.packing import AttentionLayout, PackedBatch, pack
 
 GRAPH_TOKENS = (64, 128, 256, 512, 1024, 2048)
 
-Replay: TypeAlias = Callable[[], Tensor]
-Capture: TypeAlias = Callable[[Replay], Replay]
+Run: TypeAlias = Callable[[], Tensor]
+Capture: TypeAlias = Callable[[Run], Run]  # from what is to be recorded to what replays it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,10 +75,12 @@ class Graph:
     def forward(self, batch: PackedBatch) -> Tensor:
         """As `Qwen3.forward`, of a batch on any device that this size holds."""
         for fixed, given in zip(_tensors(self._fixed), _tensors(pad(batch, self.size)), strict=True):
-            fixed.copy_(given.pin_memory() if fixed.is_cuda and not given.is_cuda else given, non_blocking=True)
+            fixed.copy_(_pinned(given, fixed.device), non_blocking=True)
         pooled = self._replay()[: batch.last_rows.shape[0]]
         # A copy either way: the next replay overwrites what this one gave.
-        return pooled.clone() if batch.outputs is None else pooled[batch.outputs.to(pooled.device)]
+        if batch.outputs is None:
+            return pooled.clone()
+        return pooled[_pinned(batch.outputs, pooled.device).to(pooled.device, non_blocking=True)]
 
 
 class Graphs:
@@ -105,8 +107,10 @@ def cuda_capture() -> Capture:
     """Captures into memory that all graphs share, after a run which compiles what is compiled on first use."""
     pool = torch.cuda.graph_pool_handle()
 
-    def capture(run: Replay) -> Replay:
-        with torch.cuda.stream(torch.cuda.Stream()):
+    def capture(run: Run) -> Run:
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())  # which still fills the fixed tensors
+        with torch.cuda.stream(aside):
             run()
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
@@ -134,6 +138,11 @@ def _pad_layout(layout: AttentionLayout, batch: PackedBatch, size: Size, *, most
         max_seqlen_k=size.tokens,
         key_rows=_padded(rows, size.keys),
     )
+
+
+def _pinned(values: Tensor, device: torch.device) -> Tensor:
+    """Ready for a copy to the device that the host does not wait for."""
+    return values.pin_memory() if device.type == "cuda" and not values.is_cuda else values
 
 
 def _padded(values: Tensor, length: int, *, fill: int = 0) -> Tensor:

@@ -4,32 +4,33 @@ import importlib.util
 import os
 import platform
 import shutil
+import sysconfig
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, TypeAlias
+from pathlib import Path
+from typing import Literal, TypeAlias, cast, get_args
 
 import torch
 
 from runtime.errors import SettingError
+from worker.model.attention import why_not_chip
 from worker.model.block import Block, DenseBlock
 from worker.model.config import Qwen3Config
 from worker.model.onednn_block import OnednnBlock
 from worker.model.operations import TORCH
 from worker.model.weights import LayerWeights
 
-KernelsName: TypeAlias = Literal["triton", "onednn", "torch"]
+KernelsName: TypeAlias = Literal["triton", "onednn", "torch"]  # the fastest first
 MakeBlock: TypeAlias = Callable[[LayerWeights], Block]
 
 
 def select_kernels(device: torch.device, dtype: torch.dtype, wanted: str = "auto") -> KernelsName:
     """The fastest kernels that work here, or those `wanted`; raises SettingError where these do not."""
-    for name in ("triton", "onednn", "torch"):
+    for name in (name for name in get_args(KernelsName) if wanted in {"auto", name}):
         reason = _why_not(name, device, dtype)
-        if wanted == name and reason:
-            raise SettingError(f"--kernels {name}: {reason}")
-        if wanted in {"auto", name} and not reason:
-            return name
-    raise AssertionError("PyTorch's own operators run everywhere")
+        if reason is None:
+            return cast("KernelsName", name)
+    raise SettingError(f"--kernels {wanted}: {reason}")
 
 
 def block_maker(kernels: KernelsName, config: Qwen3Config) -> MakeBlock:
@@ -52,6 +53,7 @@ def _why_not(name: KernelsName, device: torch.device, dtype: torch.dtype) -> str
 
 
 def _why_not_triton(device: torch.device) -> str | None:
+    """Triton compiles a launcher in C for this Python."""
     if device.type != "cuda":
         return f"runs on CUDA, not on {device.type}"
     if importlib.util.find_spec("triton") is None:
@@ -59,7 +61,9 @@ def _why_not_triton(device: torch.device) -> str | None:
     compilers = (os.environ.get("CC"), "gcc", "clang")
     if not any(compiler and shutil.which(compiler) for compiler in compilers):
         return "triton needs a C compiler, and there is no gcc or clang, nor is CC set to one"
-    return None
+    if not Path(sysconfig.get_path("include"), "Python.h").is_file():
+        return "triton needs Python.h, of the package python3-dev or the like"
+    return why_not_chip(device)
 
 
 def _why_not_onednn(device: torch.device, dtype: torch.dtype) -> str | None:

@@ -15,31 +15,30 @@ from torch.nn import functional
 class Operations:
     """One implementation of it. Letters in shapes: t tokens, h hidden size, n heads, d head_dim, i intermediate.
 
-    `norm(values, weight, eps)`: RMSNorm of (t, h) by the weight (h,), in the dtype of `values`.
-    `add_norm(hidden, delta, weight, eps)`: the sum of two (t, h), and the sum's norm.
+    `add_norm(hidden, delta, weight, eps)`: the sum of two (t, h), and the sum's RMSNorm by the weight (h,).
     `norm_rotate(heads, weight, cos, sin, eps)`: RMSNorm per head, then RoPE: (t, n, d), rows of any stride, with weight
     (d,) and float32 cos, sin (t, d / 2), to a contiguous (t, n, d).
     `silu_mul(gate_up)`: (t, 2 * i), gate then up, to silu(gate) * up, (t, i).
     """
 
     name: str
-    norm: Callable[[Tensor, Tensor, float], Tensor]
     add_norm: Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
     norm_rotate: Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]
     silu_mul: Callable[[Tensor], Tensor]
 
 
-def _norm(values: Tensor, weight: Tensor, eps: float) -> Tensor:
+def norm(values: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """RMSNorm over the last dimension, in the dtype of `values`."""
     return functional.rms_norm(values, weight.shape, weight, eps)
 
 
 def _add_norm(hidden: Tensor, delta: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     total = hidden + delta
-    return total, _norm(total, weight, eps)
+    return total, norm(total, weight, eps)
 
 
 def _norm_rotate(heads: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, eps: float) -> Tensor:
-    first, second = _norm(heads, weight, eps).float().chunk(2, dim=-1)
+    first, second = norm(heads, weight, eps).float().chunk(2, dim=-1)
     cos, sin = cos[:, None], sin[:, None]
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(heads.dtype)
 
@@ -49,4 +48,4 @@ def _silu_mul(gate_up: Tensor) -> Tensor:
     return functional.silu(gate) * up
 
 
-TORCH = Operations(name="torch", norm=_norm, add_norm=_add_norm, norm_rotate=_norm_rotate, silu_mul=_silu_mul)
+TORCH = Operations(name="torch", add_norm=_add_norm, norm_rotate=_norm_rotate, silu_mul=_silu_mul)

@@ -9,11 +9,12 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding, rms_norm
+from torch.nn.functional import embedding
 
 from worker.model.attention import Attention
 from worker.model.block import Block, Rotation
 from worker.model.config import Qwen3Config
+from worker.model.operations import norm
 from worker.model.weights import Qwen3Weights
 from worker.packing import AttentionLayout, PackedBatch
 
@@ -41,7 +42,7 @@ class Qwen3:
         """
         rotation = self._rotation(batch.positions)
         hidden = embedding(batch.ids, self.weights.embedding)  # (t, h)
-        normed = rms_norm(hidden, hidden.shape[1:], self.weights.layers[0].input_norm, self.config.rms_norm_eps)
+        normed = norm(hidden, self.weights.layers[0].input_norm, self.config.rms_norm_eps)
         for index, (block, following) in enumerate(pairwise(self.weights.layers)):
             q, *computed = block.heads(normed, rotation)
             k, v = _behind_cached(batch, index, *computed)

@@ -16,8 +16,8 @@ _MAX_TILE = 4096  # values of one token that a program of `_norm_rotate_kernel` 
 
 
 @triton.jit
-def _norm_kernel(  # noqa: PLR0917 - what a launch passes by position
-    values: tl.tensor,
+def _add_norm_kernel(  # noqa: PLR0917 - what a launch passes by position
+    hidden: tl.tensor,
     delta: tl.tensor,
     total: tl.tensor,
     weight: tl.tensor,
@@ -26,16 +26,15 @@ def _norm_kernel(  # noqa: PLR0917 - what a launch passes by position
     width: tl.constexpr,
     block: tl.constexpr,
 ) -> None:
-    """One program norms one row, of `values + delta` where there is a `delta`."""
+    """One program adds and norms one row."""
     columns = tl.arange(0, block)
     inside = columns < width
     row = tl.program_id(0).to(tl.int64) * width + columns
     gain = tl.load(weight + columns, mask=inside, other=0.0)
-    x = tl.load(values + row, mask=inside, other=0.0).to(tl.float32)
-    if delta is not None:
-        x += tl.load(delta + row, mask=inside, other=0.0).to(tl.float32)
-        x = x.to(total.dtype.element_ty).to(tl.float32)  # what is normed is the residual stream, as it is stored
-        tl.store(total + row, x, mask=inside)
+    x = tl.load(hidden + row, mask=inside, other=0.0).to(tl.float32)
+    x += tl.load(delta + row, mask=inside, other=0.0).to(tl.float32)
+    x = x.to(total.dtype.element_ty).to(tl.float32)  # what is normed is the residual stream, as it is stored
+    tl.store(total + row, x, mask=inside)
     x *= tl.rsqrt(tl.sum(x * x) / width + eps)
     tl.store(normed + row, x * gain.to(tl.float32), mask=inside)
 
@@ -93,26 +92,16 @@ def _silu_mul_kernel(gate_up: tl.tensor, product: tl.tensor, width: tl.constexpr
     tl.store(product + row * width + columns, silu * up, mask=inside)
 
 
-def _norm(values: Tensor, weight: Tensor, eps: float) -> Tensor:
-    return _launch_norm(values.contiguous(), None, None, weight, eps)
-
-
 def _add_norm(hidden: Tensor, delta: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    hidden = hidden.contiguous()
-    total = torch.empty_like(hidden)
-    return total, _launch_norm(hidden, delta.contiguous(), total, weight, eps)
-
-
-def _launch_norm(values: Tensor, delta: Tensor | None, total: Tensor | None, weight: Tensor, eps: float) -> Tensor:
-    """The norm of `values`; with a `delta`, of their sum, which `total` takes."""
-    normed = torch.empty_like(values)
-    num_rows, width = values.shape
+    hidden, delta = hidden.contiguous(), delta.contiguous()
+    total, normed = torch.empty_like(hidden), torch.empty_like(hidden)
+    num_rows, width = hidden.shape
     block = triton.next_power_of_2(width)
-    with torch.cuda.device(values.get_device()):
-        _norm_kernel[num_rows,](
-            values, delta, total, weight, normed, eps, width=width, block=block, **_options(values, block)
+    with torch.cuda.device(hidden.get_device()):
+        _add_norm_kernel[num_rows,](
+            hidden, delta, total, weight, normed, eps, width=width, block=block, **_options(hidden, block)
         )
-    return normed
+    return total, normed
 
 
 def _norm_rotate(heads: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, eps: float) -> Tensor:
@@ -160,4 +149,4 @@ def _options(values: Tensor, num_loaded: int) -> dict[str, int]:
     return {"num_warps": min(max(num_bytes // (2 * 16 * 32), 1), 16), "enable_fp_fusion": False}
 
 
-TRITON = Operations(name="triton", norm=_norm, add_norm=_add_norm, norm_rotate=_norm_rotate, silu_mul=_silu_mul)
+TRITON = Operations(name="triton", add_norm=_add_norm, norm_rotate=_norm_rotate, silu_mul=_silu_mul)

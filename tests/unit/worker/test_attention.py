@@ -116,11 +116,6 @@ def test_the_varlen_kernel_of_torch_2_11_has_no_gqa_flag(monkeypatch):
     assert passed["window_size"] == (-1, 0)
 
 
-def test_a_varlen_kernel_without_a_window_is_refused(monkeypatch):
-    with pytest.raises(RuntimeError, match=r"no window_size, torch 2\.11 or later is needed"):
-        arguments_passed(monkeypatch, signature("is_causal"), num_kv_heads=2)
-
-
 def test_the_installed_varlen_kernel_has_the_arguments_the_adapter_passes():
     assert "window_size" in inspect.signature(varlen.varlen_attn).parameters
 
@@ -159,8 +154,10 @@ def test_flash_attn_is_causal_and_gets_the_arguments_in_its_order(module, adapte
         assert was is given
 
 
-def capability(monkeypatch, major, minor):
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (major, minor))
+@pytest.fixture
+def chip(monkeypatch):
+    """The compute capability of the CUDA device; this machine has none."""
+    return lambda *capability: monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
 
 
 @pytest.mark.parametrize(
@@ -175,12 +172,13 @@ def capability(monkeypatch, major, minor):
         (["flash_attn", "flash_attn_interface"], (9, 0), "cuda", torch.bfloat16, "flash-attn-3"),
         (["flash_attn", "flash_attn_interface"], (8, 0), "cuda", torch.bfloat16, "flash-attn"),
         (["flash_attn", "flash_attn_interface"], (9, 0), "cuda", torch.float32, "sdpa"),
+        (["flash_attn", "flash_attn_interface"], (7, 5), "cuda", torch.float16, "sdpa"),
     ],
 )
 def test_the_back_end_is_chosen_by_what_is_installed_device_and_dtype(
-    installed, compute, device, dtype, name, flash_kernels, monkeypatch
+    installed, compute, device, dtype, name, flash_kernels, chip
 ):
-    capability(monkeypatch, *compute)
+    chip(*compute)
     for module in installed:
         flash_kernels(module)
     assert select_attention(torch.device(device), dtype)[0] == name
@@ -191,23 +189,46 @@ def test_the_back_end_is_chosen_by_what_is_installed_device_and_dtype(
     [
         ("torch-varlen", "cpu", torch.bfloat16, "--attention torch-varlen: runs on CUDA, not on cpu"),
         ("torch-varlen", "cuda", torch.float32, "--attention torch-varlen: has no float32"),
-        ("flash-attn", "cuda", torch.bfloat16, "--attention flash-attn: flash-attn is not installed"),
-        ("flash-attn-3", "cuda", torch.bfloat16, "--attention flash-attn-3: flash_attn_interface is not installed"),
+        (
+            "flash-attn",
+            "cuda",
+            torch.bfloat16,
+            "--attention flash-attn: flash_attn cannot be imported: No mod",
+        ),
+        ("flash-attn-3", "cuda", torch.bfloat16, "--attention flash-attn-3: flash_attn_interface cannot be imported"),
     ],
 )
-def test_a_back_end_that_is_wanted_and_cannot_serve_is_refused(wanted, device, dtype, message):
+def test_a_back_end_that_is_wanted_and_cannot_serve_is_refused(wanted, device, dtype, message, chip):
+    chip(9, 0)
     with pytest.raises(SettingError, match=message):
         select_attention(torch.device(device), dtype, wanted)
 
 
-def test_flash_attn_3_is_refused_on_another_chip(flash_kernels, monkeypatch):
+def test_a_package_that_is_there_and_does_not_load_is_passed_over(chip, monkeypatch, tmp_path):
+    chip(8, 0)
+    (tmp_path / "flash_attn.py").write_text("raise ImportError('undefined symbol: _ZN3c104cuda')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert select_attention(torch.device("cuda"), torch.bfloat16)[0] == "torch-varlen"
+    with pytest.raises(SettingError, match="--attention flash-attn: flash_attn cannot be imported: undefined symbol"):
+        select_attention(torch.device("cuda"), torch.bfloat16, "flash-attn")
+
+
+def test_an_old_chip_is_named(flash_kernels, chip):
+    flash_kernels("flash_attn")
+    chip(7, 5)
+    with pytest.raises(SettingError, match=r"needs compute capability 8\.0 or later, this device has 7\.5"):
+        select_attention(torch.device("cuda"), torch.float16, "flash-attn")
+
+
+def test_flash_attn_3_is_refused_on_another_chip(flash_kernels, chip):
     flash_kernels("flash_attn_interface")
-    capability(monkeypatch, 8, 9)
+    chip(8, 9)
     with pytest.raises(SettingError, match=r"made for compute capability 9\.0, this device has 8\.9"):
         select_attention(torch.device("cuda"), torch.bfloat16, "flash-attn-3")
 
 
-def test_a_back_end_that_is_wanted_is_used(flash_kernels):
+def test_a_back_end_that_is_wanted_is_used(flash_kernels, chip):
     flash_kernels("flash_attn")
+    chip(8, 0)
     assert select_attention(torch.device("cuda"), torch.bfloat16, "torch-varlen")[0] == "torch-varlen"
     assert select_attention(torch.device("cuda"), torch.bfloat16, "sdpa")[0] == "sdpa"

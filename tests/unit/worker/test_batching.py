@@ -9,7 +9,7 @@ from jobqueue.consumer import TakenJob
 from jobqueue.cost import sequence_cost
 from jobqueue.lanes import Lane
 from jobqueue.messages import Job, Operation
-from worker.batching import Work, cost_saved, plan_batches
+from worker.batching import MOST_TOKENS_PER_COST, Work, cost_saved, plan_batches
 from worker.model.config import Qwen3Config
 
 
@@ -65,6 +65,7 @@ def test_a_batch_stays_within_the_budget_unless_one_job_is_over_it(case):
     taken, budget = case
     for batch in plan_batches(taken, budget=budget):
         assert len(batch) == 1 or cost_together(batch) <= budget
+        assert len(batch) == 1 or sum(item.taken.tokens for item in batch) <= MOST_TOKENS_PER_COST * budget
 
 
 @given(work_and_budget)
@@ -79,7 +80,9 @@ def test_no_batch_could_have_taken_the_next_job(case):
     taken, budget = case
     batches = [batch for batch in plan_batches(taken, budget=budget) if not batch[0].taken.is_suspect]
     for batch, following in pairwise(batches):
-        assert cost_together([*batch, following[0]]) > budget
+        together = [*batch, following[0]]
+        num_tokens = sum(item.taken.tokens for item in together)
+        assert cost_together(together) > budget or num_tokens > MOST_TOKENS_PER_COST * budget
 
 
 @given(st.lists(works))

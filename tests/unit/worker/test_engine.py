@@ -26,7 +26,7 @@ class Runner:
     def start(self, sequences, prefixes=()):
         self.started.append((len(sequences), [prefix.tolist() for prefix in prefixes]))
         if sum(map(len, sequences)) > 1000:
-            raise torch.OutOfMemoryError
+            raise torch.OutOfMemoryError("CUDA out of memory.")
         rows = [torch.full((WIDTH,), float("nan") if NOT_A_NUMBER in ids else float(ids[0])) for ids in sequences]
         return lambda: torch.stack(rows)
 

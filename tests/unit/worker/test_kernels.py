@@ -1,6 +1,7 @@
 """Which kernels run a layer, and that all of them compute the same layer."""
 
 import shutil
+import sysconfig
 
 import pytest
 import torch
@@ -15,9 +16,12 @@ LEAST_COSINE = 0.999999
 
 
 @pytest.fixture
-def with_triton(monkeypatch):
+def with_triton(monkeypatch, tmp_path):
     monkeypatch.setattr(kernels.importlib.util, "find_spec", lambda name: name == "triton")
     monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/gcc" if name == "gcc" else None)
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    (tmp_path / "Python.h").touch()
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
 
 
 @pytest.fixture
@@ -62,6 +66,16 @@ def test_what_is_wanted_is_used(with_triton):
 def test_what_cannot_run_is_refused_by_name(wanted, device, dtype, message, on_x86):
     with pytest.raises(SettingError, match=message):
         select_kernels(device, dtype, wanted)
+
+
+def test_triton_needs_a_chip_and_headers(with_triton, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    with pytest.raises(SettingError, match=r"needs compute capability 8\.0 or later, this device has 7\.5"):
+        select_kernels(CUDA, torch.bfloat16, "triton")
+    assert select_kernels(CUDA, torch.bfloat16) == "torch"
+    (tmp_path / "Python.h").unlink()
+    with pytest.raises(SettingError, match=r"triton needs Python\.h"):
+        select_kernels(CUDA, torch.bfloat16, "triton")
 
 
 def test_triton_needs_itself_and_a_compiler(with_triton, monkeypatch):

@@ -22,7 +22,7 @@ def keys_values(prefix, fill=0.0):
 
 
 def cache_of(*prefixes, tokens=1000):
-    cache = PrefixCache(max_bytes=tokens * BYTES_A_TOKEN)
+    cache = PrefixCache(max_bytes=tokens * BYTES_A_TOKEN, token_bytes=BYTES_A_TOKEN)
     for prefix in prefixes:
         cache.keep(keys_values(prefix))
     return cache
@@ -74,10 +74,18 @@ def test_the_least_recently_used_prefix_makes_room():
     assert (cache.stats.num_evicted, cache.stats.num_bytes) == (1, 60 * BYTES_A_TOKEN)
 
 
-def test_a_prefix_larger_than_the_cache_is_not_kept():
-    cache = cache_of(SYSTEM, tokens=25)
-    cache.keep(keys_values(FIRST))
-    assert found(cache, FIRST) == [SYSTEM]
+def test_what_is_larger_than_the_cache_is_not_worth_keeping():
+    cache = cache_of(tokens=25)
+    cache.worth_keeping([FIRST])
+    assert cache.worth_keeping([FIRST]) == []
+    assert cache.worth_keeping([SECOND]) == [SYSTEM]
+
+
+def test_what_is_worth_keeping_fits_together():
+    cache = cache_of(tokens=60)
+    others = [ids(*range(start, start + 25)) for start in (1000, 2000, 3000)]
+    cache.worth_keeping(others)
+    assert cache.worth_keeping(others) == others[:2]
 
 
 def test_a_cache_of_no_bytes_keeps_nothing():
@@ -104,7 +112,7 @@ def test_many_prefixes_are_remembered_but_not_for_ever():
 
 
 def test_the_recorder_keeps_its_rows_of_every_layer():
-    recorder = PrefixRecorder([ids(5, 6)], [torch.tensor([3, 1])])
+    recorder = PrefixRecorder([ids(5, 6)], [torch.tensor([3, 1])], num_layers=2)
     layers = [torch.arange(8.0).view(4, 1, 2), torch.arange(8.0, 16.0).view(4, 1, 2)]
     for keys in layers:
         recorder.record(keys, -keys)

@@ -95,7 +95,7 @@ def keys_values(model, prefixes):
     """What a batch before would have left in the cache."""
     prefixes = [array("i", prefix) for prefix in prefixes]
     batch = pack(prefixes, CPU, kept=prefixes)
-    recorder = PrefixRecorder(prefixes, batch.kept_rows)
+    recorder = PrefixRecorder(prefixes, batch.kept_rows, num_layers=4)
     model.forward(batch, recorder.record)
     return list(recorder.recorded())
 
@@ -118,7 +118,7 @@ def test_what_is_kept_of_a_cached_batch_reaches_over_the_cached_part(embedding_m
     """The third batch uses what the second kept, which began with what the first had kept."""
     prefix = array("i", NESTED)
     batch = packed([[*NESTED, 1]], cached=keys_values(embedding_model, [INSTRUCTION]), kept=[prefix])
-    recorder = PrefixRecorder([prefix], batch.kept_rows)
+    recorder = PrefixRecorder([prefix], batch.kept_rows, num_layers=4)
     embedding_model.forward(batch, recorder.record)
     third = packed([[*NESTED, 2], [*NESTED, 3, 4]], cached=list(recorder.recorded()))
     assert third.num_tokens == 3

@@ -74,15 +74,8 @@ def interpreted() -> Iterator[Operations]:
         def there(function: Callable) -> Callable:
             return lambda *arguments: child.submit(function, *arguments).result()
 
-        names = ("norm", "add_norm", "norm_rotate", "silu_mul")
+        names = ("add_norm", "norm_rotate", "silu_mul")
         yield replace(TRITON, **{name: there(getattr(TRITON, name)) for name in names})
-
-
-@EXAMPLES
-@given(RANDOM, NUM_TOKENS, WIDTHS)
-def test_norm_is_torchs(interpreted, random, num_tokens, width):
-    arguments = random.values(num_tokens, width), random.weight(width), EPS
-    assert_same(interpreted.norm(*arguments), TORCH.norm(*arguments))
 
 
 @EXAMPLES
@@ -115,7 +108,6 @@ def test_silu_mul_is_torchs(interpreted, random, num_tokens, width):
 def test_matrices_in_another_order_are_read_right(interpreted):
     random = Random(torch.float32)
     values, delta, weight = random.values(64, 5).T, random.values(64, 5).T, random.weight(64)
-    assert_same(interpreted.norm(values, weight, EPS), TORCH.norm(values, weight, EPS))
     assert_same(interpreted.add_norm(values, delta, weight, EPS)[1], TORCH.add_norm(values, delta, weight, EPS)[1])
     assert_same(interpreted.silu_mul(values), TORCH.silu_mul(values))
 
@@ -125,7 +117,6 @@ def test_bfloat16_is_torchs_within_what_the_interpreter_truncates(interpreted):
     values, delta, weight = random.values(3, 2560), random.values(3, 2560), random.weight(2560)
     rotation = values.view(3, 20, 128), random.weight(128), *random.cos_and_sin(3, 64), EPS
     for operation, arguments in {
-        "norm": (values, weight, EPS),
         "add_norm": (values, delta, weight, EPS),
         "norm_rotate": rotation,
         "silu_mul": (values,),
@@ -175,7 +166,7 @@ def compile_launches(monkeypatch, tmp_path) -> Callable[..., list[Compiled]]:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_kernels_compile_without_spills(compile_launches, architecture):
     made = compile_launches(torch.bfloat16, PUBLISHED_SHAPES["8B"], architecture)
-    assert [one.kernel for one in made] == ["_norm_kernel", "_norm_kernel", "_norm_rotate_kernel", "_silu_mul_kernel"]
+    assert [one.kernel for one in made] == ["_add_norm_kernel", "_norm_rotate_kernel", "_silu_mul_kernel"]
     for one in made:
         assert one.num_spilled_bytes == 0
         assert one.num_registers <= 64, "fewer than half of a multiprocessor's threads would fit"
@@ -202,7 +193,6 @@ def launch_all(dtype: torch.dtype, hidden_size: int, num_heads: int, intermediat
     """Every operation on one token of a model, its heads a part of wider rows."""
     empty = partial(torch.empty, dtype=dtype)
     angles = torch.empty(1, 64)
-    TRITON.norm(empty(1, hidden_size), empty(hidden_size), EPS)
     TRITON.add_norm(empty(1, hidden_size), empty(1, hidden_size), empty(hidden_size), EPS)
     TRITON.norm_rotate(empty(1, num_heads + 16, 128)[:, :num_heads], empty(128), angles, angles, EPS)
     TRITON.silu_mul(empty(1, 2 * intermediate_size))
