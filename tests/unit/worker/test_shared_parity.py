@@ -3,16 +3,21 @@
 import dataclasses
 from array import array
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cosine_similarity
+from transformers import AutoModelForCausalLM
 
+from worker.heads import score_rows
 from worker.packing import pack
 from worker.prefix_cache import PrefixRecorder
 
 LEAST_COSINE = 0.999999
+LARGEST_SCORE_DIFFERENCE = 2e-6
+NO, YES = 2152, 9693
 CPU = torch.device("cpu")
 INSTRUCTION = [*range(100, 130)]  # any tokens will do
 NESTED = [*INSTRUCTION, *range(500, 540)]
@@ -151,3 +156,39 @@ def test_any_batch_over_any_cache_has_the_vectors_of_each_text_alone(embedding_m
     ours = embedding_model.forward(packed(sequences, cached=cached, min_shared=data.draw(st.integers(1, 9))))
     alone = torch.cat([embedding_model.forward(packed([ids])) for ids in sequences])
     assert least_cosine(ours, alone) >= LEAST_COSINE
+
+
+@pytest.fixture(scope="module")
+def official_scores(rerank_checkpoint):
+    """Probability of yes by the full logits of transformers, (n,) float64."""
+    model = AutoModelForCausalLM.from_pretrained(rerank_checkpoint, dtype=torch.float32).eval()
+
+    def score(sequences):
+        with torch.inference_mode():
+            logits = [model(input_ids=torch.tensor([ids])).logits[0, -1, [NO, YES]] for ids in sequences]
+        return torch.stack(logits).double().softmax(dim=1)[:, 1].numpy()
+
+    return score
+
+
+def scores(model, head, batch):
+    rows = score_rows(model.forward(batch).float(), head).rows
+    return 1 / (1 + np.exp(-np.frombuffer(rows, "<f4").astype(np.float64)))
+
+
+@pytest.mark.parametrize("kernels", ["onednn", "torch"])
+@pytest.mark.parametrize("mix", MIXES)
+def test_every_plan_and_every_layer_has_the_official_scores(
+    mix, kernels, load, rerank_checkpoint, yes_minus_no, official_scores
+):
+    model = load(rerank_checkpoint, kernels=kernels)
+    ours = scores(model, yes_minus_no(rerank_checkpoint), packed(MIXES[mix]))
+    assert np.abs(ours - official_scores(MIXES[mix])).max() <= LARGEST_SCORE_DIFFERENCE
+
+
+@pytest.mark.parametrize("mix", CACHED_MIXES)
+def test_every_cached_plan_has_the_official_scores(mix, rerank_model, rerank_checkpoint, yes_minus_no, official_scores):
+    sequences, prefixes = CACHED_MIXES[mix]
+    batch = packed(sequences, cached=keys_values(rerank_model, prefixes))
+    ours = scores(rerank_model, yes_minus_no(rerank_checkpoint), batch)
+    assert np.abs(ours - official_scores(sequences)).max() <= LARGEST_SCORE_DIFFERENCE
