@@ -41,6 +41,13 @@ class Service:
     def family(self):
         return psutil.Process(self.process.pid).children(recursive=True)
 
+    def end(self):
+        """Kill it where it still runs, and wait for its children too: they write to the folder until they end."""
+        family = self.family() if self.process.poll() is None else []
+        self.process.kill()
+        self.process.communicate()
+        psutil.wait_procs(family, timeout=20)
+
 
 @pytest.fixture
 def serve():
@@ -54,8 +61,7 @@ def serve():
 
         yield serve
         for service in services:
-            service.process.kill()
-            service.process.communicate()
+            service.end()
 
 
 def assert_nothing_is_left(family, folder):
