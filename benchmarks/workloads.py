@@ -18,12 +18,12 @@ def workloads() -> dict[str, Workload]:
 
     instruction, query = ids(INSTRUCTION_TOKENS), ids(QUERY_TOKENS)
     return {
-        "mixed 8-512": [ids(chance.randrange(8, 513)) for _ in range(32)],
+        "mixed 8-512": [ids(chance.randrange(8, 513)) for _ in range(24)],
         "64 queries, one instruction": [instruction + ids(chance.randrange(5, 20)) for _ in range(64)],
         "1 query": [instruction + ids(12)],
         "rerank 1 x 50": [query + ids(chance.randrange(50, 200)) for _ in range(50)],
-        "nothing shared": [ids(128) for _ in range(32)],
-        "long 4-8k": [ids(4096), ids(6144)],
+        "nothing shared": [ids(128) for _ in range(24)],
+        "long 4-8k": [ids(4096), ids(5120)],
     }
 
 
