@@ -13,7 +13,7 @@ PLAIN = "packed, plain plan"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One engine on one workload in one dtype. Seconds are of each turn; `cosine` is the least to sentence-transformers."""
+    """One engine on one workload in one dtype. Seconds are of each turn; `cosine` is the least to the oracle's."""
 
     workload: str
     dtype: str
