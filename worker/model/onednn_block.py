@@ -81,12 +81,12 @@ def _tiles(rows: Tensor) -> Iterator[slice]:
 
 
 def _filled(tile: Tensor) -> Tensor:
-    """The tile with rows of zeros, to one of about 20 lengths.
+    """The tile with rows of zeros, to one of 28 lengths.
 
     oneDNN compiles code for every length it meets, half a millisecond and half a megabyte a piece, and keeps 1,024.
     """
     num = tile.shape[0]
-    step = 8 if num <= 32 else 16 if num <= 64 else 32
+    step = 8 if num <= 128 else 32
     return pad(tile, (0, 0, 0, -num % step)) if num % step else tile
 
 
