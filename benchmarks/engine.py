@@ -72,6 +72,7 @@ def engines(vllm_python: str | None, onnxruntime_python: str | None) -> list[Eng
         found += [
             Engine(name="vLLM", module=module, python=vllm_python, options=["--no-prefix-cache"]),
             Engine(name="vLLM, cache", module=module, python=vllm_python, options=["--prefix-cache", *blocks]),
+            Engine(name="vLLM, cache, its own blocks", module=module, python=vllm_python, options=["--prefix-cache"]),
         ]
     if onnxruntime_python:
         module = "benchmarks.peers.onnxruntime_peer"
