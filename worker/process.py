@@ -27,8 +27,8 @@ from worker.metrics import RunnerCollector, WorkerMetrics, serve_metrics
 from worker.model.checkpoint import Checkpoint, ModelTask, resolve_checkpoint
 from worker.placement import Placement
 from worker.runner import ModelRunner
-from worker.runners import make_runner
-from worker.warmup import check_longest_input, find_budget, warm_up
+from worker.runners import MIB, make_runner
+from worker.warmup import check_longest_input, find_budget, reserved, warm_up
 
 BEATS_PER_LEASE = 3
 RECONNECT_S = 1.0
@@ -176,12 +176,14 @@ def _warm_up(
     warm_up(runner, vocab_size=vocab_size)
     if placement.device.type == "cpu":
         return settings.max_batch_tokens or CPU_BATCH_TOKENS
-    # The cache will fill, and twice for a moment while a prefix is added to it.
-    spare = torch.empty(2 * settings.prefix_cache_mib << 20, dtype=torch.uint8, device=placement.device)
-    check_longest_input(runner, max_input_tokens=max_input_tokens, vocab_size=vocab_size)
-    budget = settings.max_batch_tokens or find_budget(runner, largest=CUDA_BATCH_TOKENS, vocab_size=vocab_size)
-    del spare
-    return budget
+    with reserved(_cache_bytes(settings), placement.device):
+        check_longest_input(runner, max_input_tokens=max_input_tokens, vocab_size=vocab_size)
+        return settings.max_batch_tokens or find_budget(runner, largest=CUDA_BATCH_TOKENS, vocab_size=vocab_size)
+
+
+def _cache_bytes(settings: WorkerSettings) -> int:
+    """What the prefix cache takes at most: twice its size for a moment, while prefixes are added to a full one."""
+    return 2 * settings.prefix_cache_mib * MIB if settings.engine == "packed" else 0
 
 
 def _metrics(

@@ -7,7 +7,7 @@ from worker.packed_runner import PackedRunner
 from worker.placement import Placement
 from worker.runner import ModelRunner
 
-_MIB = 1 << 20
+MIB = 1 << 20
 
 
 def make_runner(checkpoint: Checkpoint, placement: Placement, settings: WorkerSettings) -> ModelRunner:
@@ -18,7 +18,7 @@ def make_runner(checkpoint: Checkpoint, placement: Placement, settings: WorkerSe
             placement,
             attention=settings.attention,
             kernels=settings.kernels,
-            prefix_cache_bytes=settings.prefix_cache_mib * _MIB,
+            prefix_cache_bytes=settings.prefix_cache_mib * MIB,
             cuda_graphs=settings.cuda_graphs,
         )
     for name in ("kernels", "cuda_graphs", "prefix_cache_mib"):

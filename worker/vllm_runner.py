@@ -134,8 +134,8 @@ def _memory(
     """On the CPU a size, since vLLM's share would be one of the whole machine's memory."""
     if placement.device.type != "cpu":
         return {"gpu_memory_utilization": min(device_memory_share, _LARGEST_DEVICE_SHARE)}
-    key_bytes = config.num_hidden_layers * config.num_key_value_heads * config.head_dim * placement.dtype.itemsize
-    return {"kv_cache_memory_bytes": (max_input_tokens + _CPU_STEP_TOKENS) * 2 * key_bytes}
+    token_bytes = config.key_value_bytes(placement.dtype.itemsize)
+    return {"kv_cache_memory_bytes": (max_input_tokens + _CPU_STEP_TOKENS) * token_bytes}
 
 
 def _attention_name(llm: Any) -> str:

@@ -2,9 +2,11 @@
 
 import random
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import structlog
+import torch
 
 from jobqueue.messages import TokenIds
 from runtime.errors import SettingError
@@ -28,6 +30,19 @@ def check_longest_input(runner: ModelRunner, *, max_input_tokens: int, vocab_siz
     """Raises SettingError where memory does not hold the longest input alone."""
     if not _fits(runner, [_Ids(vocab_size).draw(max_input_tokens)]):
         raise SettingError(f"--max-input-tokens {max_input_tokens}: a text of that length does not fit in memory")
+
+
+@contextmanager
+def reserved(num_bytes: int, device: torch.device) -> Iterator[None]:
+    """Hold memory that the prefix cache will take, while it is found out what else fits beside it."""
+    try:
+        held = torch.empty(num_bytes, dtype=torch.uint8, device=device)
+    except RuntimeError as error:  # torch.OutOfMemoryError is one
+        if not is_out_of_memory(error):
+            raise
+        raise SettingError("--prefix-cache-mib: twice that much does not fit in memory beside the weights") from error
+    yield
+    del held
 
 
 def find_budget(runner: ModelRunner, *, largest: int, vocab_size: int) -> int:

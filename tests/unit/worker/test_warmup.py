@@ -6,7 +6,7 @@ from structlog.testing import capture_logs
 
 from runtime.errors import SettingError
 from worker.runner import RunnerStats
-from worker.warmup import check_longest_input, find_budget, warm_up
+from worker.warmup import check_longest_input, find_budget, reserved, warm_up
 
 
 class Device:
@@ -73,3 +73,10 @@ def test_a_warm_up_runs_one_small_batch():
     device = Device(100)
     warm_up(device, vocab_size=1000)
     assert device.batches == [[64]]
+
+
+def test_memory_that_the_cache_will_take_is_held_meanwhile_or_refused_by_its_setting():
+    with reserved(1024, torch.device("cpu")):
+        pass
+    with pytest.raises(SettingError, match="--prefix-cache-mib"), reserved(1 << 60, torch.device("cpu")):
+        pass
