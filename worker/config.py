@@ -6,6 +6,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
 from runtime.settings import ListenAddress, LogLevel, Settings
+from worker.model.choices import AttentionName, KernelsName
 
 
 class WorkerSettings(Settings):
@@ -25,10 +26,10 @@ class WorkerSettings(Settings):
     engine: Literal["packed", "transformers", "vllm"] = Field(
         "packed", description="packed is this project's own; the others need their library installed"
     )
-    attention: Literal["auto", "flash-attn-3", "flash-attn", "torch-varlen", "sdpa"] = Field(
-        "auto", description="the packed engine's attention; auto is the fastest that works here"
+    attention: Literal["auto", AttentionName] = Field(
+        "auto", description="attention of the packed and transformers engines; auto is the fastest that works here"
     )
-    kernels: Literal["auto", "triton", "onednn", "torch"] = Field(
+    kernels: Literal["auto", KernelsName] = Field(
         "auto", description="the packed engine's other kernels; auto is the fastest that works here"
     )
     max_input_tokens: NonNegativeInt = Field(0, description="most tokens of one prompt; 0 is the model's own limit")

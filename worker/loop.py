@@ -159,9 +159,9 @@ class WorkerLoop:
         """Take more where sharing has left room, as long as that makes more room."""
         saved = 0
         for _ in range(MAX_REFILLS):
-            if cost_saved(work) - saved < self._least_room or len(work) >= self._consumer.max_jobs:
+            before, saved = saved, cost_saved(work)
+            if saved - before < self._least_room or len(work) >= self._consumer.max_jobs:
                 break
-            saved = cost_saved(work)
             room = self._budget - sum(item.taken.cost for item in work) + saved
             more = self._patiently(
                 partial(self._consumer.take_more, budget=room, num_taken=len(work), num_held=num_held)

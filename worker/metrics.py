@@ -11,8 +11,6 @@ from jobqueue.messages import Answer, Failure
 from worker.placement import Placement
 from worker.runner import ModelRunner
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody asked for
-
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _SHARES = (0.1, 0.25, 0.5, 0.75, 0.9, 1, 2)
 
@@ -91,5 +89,6 @@ class RunnerCollector(Collector):
 
 def serve_metrics(registry: CollectorRegistry, address: str) -> None:
     """Answer scrapes at HOST:PORT, in a thread of its own."""
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody asked for
     host, _, port = address.rpartition(":")
     start_http_server(int(port), addr=host.strip("[]"), registry=registry)

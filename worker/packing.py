@@ -17,10 +17,7 @@ from torch import Tensor
 
 from jobqueue.messages import TokenIds
 from worker.prefix_cache import PrefixKeysValues
-from worker.sharing import Segment, SharingPlan, plan_sharing
-
-# An agreement shorter than this costs more to gather for than to compute again.
-MIN_SHARED_TOKENS = 8
+from worker.sharing import MIN_SHARED_TOKENS, Segment, SharingPlan, plan_sharing
 
 _Rows: TypeAlias = NDArray[np.int64]
 

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from jobqueue.messages import TokenIds
-from worker.sharing import agreement
+from worker.sharing import MIN_SHARED_TOKENS, agreement
 
-MIN_KEPT_TOKENS = 8  # as in a batch: less costs more to gather than to compute
 _MAX_RECENT = 256
 
 
@@ -133,7 +132,7 @@ class PrefixCache:
     def _extends(self, ids: TokenIds) -> bool:
         kept = self._longest(ids)
         num_kept = 0 if kept is None else len(self._kept[kept].ids)
-        return len(ids) >= num_kept + MIN_KEPT_TOKENS
+        return len(ids) >= num_kept + MIN_SHARED_TOKENS
 
     def _agreement(self, prefix: TokenIds, recent: Sequence[bytes]) -> int:
         """Most tokens that `prefix` and one of the sorted recent ones begin with together: a neighbour has them."""

@@ -13,6 +13,9 @@ import numpy as np
 
 from jobqueue.messages import TokenIds
 
+# An agreement shorter than this costs more to gather for than to compute again.
+MIN_SHARED_TOKENS = 8
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:

@@ -10,8 +10,9 @@ import torch
 
 from benchmarks.gpu_check.report import Row
 from runtime.errors import SettingError
-from worker.model.attention import Attention, AttentionName, select_attention
-from worker.model.kernels import KernelsName, select_kernels
+from worker.model.attention import Attention, select_attention
+from worker.model.choices import AttentionName, KernelsName
+from worker.model.kernels import select_kernels
 from worker.placement import Placement
 
 DTYPES = ("bfloat16", "float16", "float32")

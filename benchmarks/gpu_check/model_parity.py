@@ -23,8 +23,8 @@ from benchmarks.gpu_check.twin import Twin
 from benchmarks.gpu_check.workloads import PlanCase, plan_cases
 from jobqueue.messages import TokenIds
 from worker.model.attention import Attention, sdpa
+from worker.model.choices import KernelsName
 from worker.model.config import Qwen3Config
-from worker.model.kernels import KernelsName
 from worker.model.qwen3 import Qwen3
 from worker.packing import pack
 from worker.prefix_cache import PrefixKeysValues, PrefixRecorder

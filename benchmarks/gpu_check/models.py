@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from worker.model.attention import Attention
+from worker.model.choices import KernelsName
 from worker.model.config import Qwen3Config
-from worker.model.kernels import KernelsName, block_maker
+from worker.model.kernels import block_maker
 from worker.model.qwen3 import Qwen3
 from worker.model.shapes import PUBLISHED_SHAPES, Shape
 from worker.model.weights import LayerWeights, Qwen3Weights

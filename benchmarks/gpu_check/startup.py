@@ -8,8 +8,8 @@ from benchmarks.gpu_check.models import Weights, build, config_of, random_weight
 from benchmarks.gpu_check.report import Report, Row
 from benchmarks.gpu_check.timing import wall_ms
 from benchmarks.gpu_check.workloads import RandomIds
+from worker.model.choices import KernelsName
 from worker.model.config import Qwen3Config
-from worker.model.kernels import KernelsName
 from worker.packing import pack
 
 _NUM_LAYERS = 2  # kernels are compiled once for all layers

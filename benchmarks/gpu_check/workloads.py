@@ -9,7 +9,7 @@ from itertools import accumulate
 import numpy as np
 
 from jobqueue.messages import TokenIds
-from worker.packing import MIN_SHARED_TOKENS
+from worker.sharing import MIN_SHARED_TOKENS
 
 OTHER_LENGTHS = (128, 2048, 8192, 32_768)
 MIXED = "mixed 8-512"

@@ -109,6 +109,7 @@ def test_metrics_tell_what_computes_and_what_sharing_and_the_cache_saved(server,
     )
     assert value_of(after, "qwen3_prefix_cache_bytes") > 0
     assert value_of(after, "qwen3_jobs_total") == 3
+    assert "_created" not in after
 
 
 def test_without_a_prefix_cache_nothing_is_kept(server, embedding_checkpoint, free_tcp_port):

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from jobqueue.cost import sequence_cost
-from jobqueue.messages import Job, Operation
+from jobqueue.messages import Failure, FailureReason, Job, Operation
 from tests.support.queues import echo, own_queue, producer_at, submission, wait_for
 from worker.engine import Computed, Started
 from worker.loop import WorkerLoop
@@ -116,6 +116,23 @@ async def test_batches_and_answers_are_counted(queue, any_redis_url):
     assert worker.metrics.get_sample_value("qwen3_batch_seconds_count", model) == num_batches
     # Sharing is counted: 50 + 3 * 2 tokens at most, of 260.
     assert worker.metrics.get_sample_value("qwen3_batch_fill_ratio_bucket", model | {"le": "0.25"}) == num_batches
+
+
+async def test_jobs_that_fail_are_counted_by_reason_whether_they_ran_or_not(queue, any_redis_url):
+    engine = NotingEngine()
+    engine.may_run.set()
+    failures = [
+        Failure(reason=FailureReason.INVALID_JOB, message="no"),
+        Failure(reason=FailureReason.OUT_OF_MEMORY, message="no", sequence=0),
+    ]
+    engine.check = lambda job: failures[0] if len(job.tails[0]) == 5 else None
+    engine.answers = lambda computed, _queue_us: [failures[1] for _ in computed.jobs]
+    queue.admit(5, 6)
+    with running(queue, engine, budget=60) as worker:
+        await asyncio.to_thread(wait_for, lambda: len(queue.answers()) == 2)
+    for reason in ("INVALID_JOB", "OUT_OF_MEMORY"):
+        labels = {"model": "m", "reason": reason}
+        assert worker.metrics.get_sample_value("qwen3_job_failures_total", labels) == 1
 
 
 async def test_a_batch_in_flight_is_answered_by_a_worker_that_is_told_to_stop(queue, any_redis_url):

@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import pairwise
-from typing import Any, Literal, TypeAlias, cast, get_args
+from typing import Any, TypeAlias, cast, get_args
 
 import torch
 from torch import Tensor
@@ -20,9 +20,9 @@ from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
 from runtime.errors import SettingError
+from worker.model.choices import AttentionName
 
 Attention: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, int, int], Tensor]
-AttentionName: TypeAlias = Literal["flash-attn-3", "flash-attn", "torch-varlen", "sdpa"]  # the fastest first
 
 _CAUSAL_WINDOW = (-1, 0)  # any number of keys to the left, none to the right
 _AMPERE = 8
@@ -86,16 +86,8 @@ def flash_attention_3() -> Attention:
 def _flash_attention(module: str) -> Attention:
     kernel = importlib.import_module(module).flash_attn_varlen_func
 
-    def attend(  # noqa: PLR0917 - flash-attn's own signature
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        cu_seqlens_q: Tensor,
-        cu_seqlens_k: Tensor,
-        max_seqlen_q: int,
-        max_seqlen_k: int,
-    ) -> Tensor:
-        out = kernel(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, causal=True)
+    def attend(*arguments: Any) -> Tensor:
+        out = kernel(*arguments, causal=True)
         return cast("Tensor", out[0] if isinstance(out, tuple) else out)
 
     return attend

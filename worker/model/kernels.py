@@ -8,19 +8,19 @@ import sysconfig
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeAlias, cast, get_args
+from typing import TypeAlias, cast, get_args
 
 import torch
 
 from runtime.errors import SettingError
 from worker.model.attention import why_not_chip
 from worker.model.block import Block, DenseBlock
+from worker.model.choices import KernelsName
 from worker.model.config import Qwen3Config
 from worker.model.onednn_block import OnednnBlock
 from worker.model.operations import TORCH
 from worker.model.weights import LayerWeights
 
-KernelsName: TypeAlias = Literal["triton", "onednn", "torch"]  # the fastest first
 MakeBlock: TypeAlias = Callable[[LayerWeights], Block]
 
 
