@@ -25,6 +25,9 @@ class GatewaySettings(Settings):
     max_queue_tokens: PositiveInt = Field(4_000_000, description="most tokens that wait or run in one model's queue")
     max_queue_jobs: PositiveInt = Field(50_000, description="most jobs that wait or run in one model's queue")
     bulk_share: float = Field(0.8, gt=0, le=1, description="share of the queue's limits that bulk work may fill")
+    max_wait_s: PositiveFloat = Field(
+        10.0, description="seconds that interactive work may have to wait; what would wait longer is refused"
+    )
     max_job_tokens: PositiveInt = Field(
         4096, description="tokens of one job; a larger call is split, a longer text not"
     )

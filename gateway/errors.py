@@ -11,7 +11,14 @@ from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
-from jobqueue.errors import CallTooLargeError, JobFailedError, NoWorkerError, QueueAwayError, QueueFullError
+from jobqueue.errors import (
+    CallTooLargeError,
+    DrainingError,
+    JobFailedError,
+    NoWorkerError,
+    QueueAwayError,
+    QueueFullError,
+)
 from jobqueue.messages import Failure
 
 DOMAIN = "qwen3.inference"
@@ -47,9 +54,9 @@ def invalid_field(name: str, description: str) -> CallError:
     )
 
 
-def unavailable(reason: str, message: str) -> CallError:
+def unavailable(reason: str, message: str, *, retry_s: float = RETRY_S) -> CallError:
     """Nobody's mistake: worth another try."""
-    return CallError(code=grpc.StatusCode.UNAVAILABLE, reason=reason, message=message, retry_s=RETRY_S)
+    return CallError(code=grpc.StatusCode.UNAVAILABLE, reason=reason, message=message, retry_s=retry_s)
 
 
 def internal(reason: str, message: str) -> CallError:
@@ -64,6 +71,8 @@ def explain(error: BaseException, *, request_id: str, inputs_field: str) -> Call
         return invalid_field(inputs_field, str(error))
     if isinstance(error, JobFailedError):
         return _explain_failure(error.failure, inputs_field)
+    if isinstance(error, QueueFullError):
+        return unavailable("QUEUE_FULL", "the model's queue is full", retry_s=error.retry_s)
     for kind, build in _TABLE.items():
         if isinstance(error, kind):
             return build()
@@ -77,7 +86,7 @@ def _deadline_exceeded() -> CallError:
 
 _TABLE: Mapping[type[BaseException], Callable[[], CallError]] = {
     TimeoutError: _deadline_exceeded,
-    QueueFullError: lambda: unavailable("QUEUE_FULL", "the model's queue is full"),
+    DrainingError: lambda: unavailable("DRAINING", "the model is being drained"),
     NoWorkerError: lambda: unavailable("NO_WORKER", "no worker serves the model now"),
     QueueAwayError: lambda: unavailable("QUEUE_AWAY", "the queue cannot be reached"),
 }

@@ -18,7 +18,8 @@ from gateway.tokenization import Tokenization
 from gateway.validation import Limits
 from jobqueue.connection import AsyncRedis, connect_async, probe_async
 from jobqueue.errors import QueueAwayError
-from jobqueue.producer import Producer, QueueLimits
+from jobqueue.limits import QueueLimits
+from jobqueue.producer import Producer
 from runtime.errors import SettingError
 from runtime.ready import say_ready
 
@@ -140,4 +141,5 @@ def _queue_limits(settings: GatewaySettings) -> QueueLimits:
         max_jobs=settings.max_queue_jobs,
         bulk_share=settings.bulk_share,
         max_job_tokens=settings.max_job_tokens,
+        max_wait_ms=int(settings.max_wait_s * 1000),
     )

@@ -31,7 +31,8 @@ from gateway.validation import (
 )
 from jobqueue.lanes import Lane
 from jobqueue.messages import Job, Operation
-from jobqueue.producer import Producer, Submission
+from jobqueue.pending import Submission
+from jobqueue.producer import Producer
 from qwen3.inference.v1 import (
     embedding_pb2,
     embedding_pb2_grpc,

@@ -3,19 +3,30 @@
 A gateway therefore needs no model files and no list of models, and cannot disagree with its workers.
 """
 
+import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import IntEnum
-from typing import Any, cast
+from typing import cast
 
-from jobqueue.connection import AsyncRedis, SyncRedis
+from jobqueue.connection import (
+    AsyncRedis,
+    SyncRedis,
+    follow_master,
+    follow_master_async,
+    forget_connections_async,
+    is_away,
+    is_cluster,
+)
+from jobqueue.evaluate import evaluate, evaluate_async
 from jobqueue.keys import MODELS, TOKENIZER_TTL_S, QueueKeys, check_queue_name, tokenizer_key
 from jobqueue.messages import JOB_VERSION, DecodeError, Operation
 
 ANNOUNCEMENT_VERSION = 1
 FORGET_AFTER_MS = 24 * 3600 * 1000
+LIVENESS_TIMEOUT_S = 1.0  # for one server of a cluster, so that the others' models are seen in time
 _FREE_TO_DIFFER = {"dtype", "engine", "wakeable"}  # answers stay the same within dtype tolerance
 
 
@@ -63,7 +74,7 @@ class Liveness(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sighting:
-    """An announcement as a gateway finds it. Times are the server's, in ms."""
+    """An announcement as a gateway finds it. Times are in ms of the one server that keeps the announcements."""
 
     announcement: Announcement
     first_announced_ms: int
@@ -74,7 +85,6 @@ class Sighting:
 class _Record:
     announcement: Announcement
     first_announced_ms: int
-    announced_ms: int
 
 
 def tokenizer_digest(tokenizer_json: bytes) -> str:
@@ -83,13 +93,11 @@ def tokenizer_digest(tokenizer_json: bytes) -> str:
 
 def announce(redis: SyncRedis, announcement: Announcement, tokenizer_json: bytes) -> None:
     """Make a model known, or say again that it is served. The first time it was announced is kept."""
+    follow_master(redis)
     key = tokenizer_key(announcement.tokenizer_digest)
     if not redis.expire(key, TOKENIZER_TTL_S):
         redis.set(key, tokenizer_json, ex=TOKENIZER_TTL_S)
-    now_ms = _milliseconds(redis.time())
-    before = _read_record(redis, announcement.queue)
-    first_ms = before.first_announced_ms if before else now_ms
-    redis.hset(MODELS, announcement.queue, _encode(announcement, first_ms=first_ms, now_ms=now_ms))
+    evaluate(redis, "announce", [MODELS], [announcement.queue, _encode(announcement)])
 
 
 def find_disagreement(redis: SyncRedis, announcement: Announcement) -> str | None:
@@ -97,10 +105,9 @@ def find_disagreement(redis: SyncRedis, announcement: Announcement) -> str | Non
 
     Workers of one queue must, or a call's answer would depend on who takes it.
     """
-    workers_key = QueueKeys(announcement.queue).workers
-    now_ms = _milliseconds(redis.time())
+    live = Liveness(evaluate(redis, "liveness", QueueKeys(announcement.queue).of_script()))
     before = _read_record(redis, announcement.queue)
-    if before is None or not redis.zcount(workers_key, f"({now_ms}", "+inf"):
+    if before is None or live is not Liveness.LIVE:
         return None
     mine, theirs = asdict(announcement), asdict(before.announcement)
     names = [name for name in mine if mine[name] != theirs[name] and name not in _FREE_TO_DIFFER]
@@ -120,20 +127,22 @@ async def read_sightings(redis: AsyncRedis, *, report: Callable[[DecodeError], N
     """Every announced model that this process can talk to, and whether it has workers.
 
     What nobody announced for 24 h is removed from the hash on the way. An announcement that cannot be read is reported
-    and left out: one foreign field must not take the other models down.
+    and left out: one foreign field must not take the other models down. Nor must one server of a cluster: the models
+    whose queues are on one that is away have no workers meanwhile.
     """
-    pipeline: Any = redis.pipeline(transaction=False)
-    server_time, models = await pipeline.time().hgetall(MODELS).execute()
-    now_ms = _milliseconds(server_time)
-    records = _readable(models, report)
-    stale = [record for record in records if record.announced_ms < now_ms - FORGET_AFTER_MS]
-    if stale:
-        await cast(Any, redis.hdel(MODELS, *[record.announcement.queue for record in stale]))
-    fresh = [record for record in records if record not in stale]
-    liveness = await _read_liveness(redis, [record.announcement.queue for record in fresh], now_ms)
+    await follow_master_async(redis)
+    found = await evaluate_async(redis, "models", [MODELS], [FORGET_AFTER_MS])
+    records = _readable(dict(zip(found[::2], found[1::2], strict=True)), report)
+    liveness = await asyncio.gather(*(_read_liveness(redis, record.announcement.queue) for record in records))
+    if None in liveness:
+        await forget_connections_async(redis)
     return [
-        Sighting(announcement=record.announcement, first_announced_ms=record.first_announced_ms, liveness=live)
-        for record, live in zip(fresh, liveness, strict=True)
+        Sighting(
+            announcement=record.announcement,
+            first_announced_ms=record.first_announced_ms,
+            liveness=Liveness.ABSENT if live is None else live,
+        )
+        for record, live in zip(records, liveness, strict=True)
     ]
 
 
@@ -142,29 +151,19 @@ async def read_tokenizer(redis: AsyncRedis, digest: str) -> bytes | None:
     return cast(bytes | None, await redis.get(tokenizer_key(digest)))
 
 
-async def _read_liveness(redis: AsyncRedis, queues: Iterable[str], now_ms: int) -> list[Liveness]:
-    pipeline = redis.pipeline(transaction=False)
-    for queue in queues:
-        pipeline.zcount(QueueKeys(queue).workers, f"({now_ms}", "+inf")
-        pipeline.zcount(QueueKeys(queue).loading, f"({now_ms}", "+inf")
-    counts = await pipeline.execute()
-    return [_liveness(live, loading) for live, loading in zip(counts[::2], counts[1::2], strict=True)]
+async def _read_liveness(redis: AsyncRedis, queue: str) -> Liveness | None:
+    """None where the queue's own server is away, of several."""
+    try:
+        async with asyncio.timeout(LIVENESS_TIMEOUT_S if is_cluster(redis) else None):
+            return Liveness(await evaluate_async(redis, "liveness", QueueKeys(queue).of_script()))
+    except Exception as error:
+        if is_cluster(redis) and is_away(error):
+            return None
+        raise
 
 
-def _liveness(num_live: int, num_loading: int) -> Liveness:
-    if num_live:
-        return Liveness.LIVE
-    return Liveness.LOADING if num_loading else Liveness.ABSENT
-
-
-def _milliseconds(server_time: tuple[int, int]) -> int:
-    seconds, microseconds = server_time
-    return seconds * 1000 + microseconds // 1000
-
-
-def _encode(announcement: Announcement, *, first_ms: int, now_ms: int) -> str:
-    stamps = {"version": ANNOUNCEMENT_VERSION, "first_announced_ms": first_ms, "announced_ms": now_ms}
-    return json.dumps(stamps | asdict(announcement))
+def _encode(announcement: Announcement) -> str:
+    return json.dumps({"version": ANNOUNCEMENT_VERSION} | asdict(announcement))
 
 
 def _readable(models: Mapping[bytes, bytes], report: Callable[[DecodeError], None]) -> list[_Record]:
@@ -182,13 +181,14 @@ def _readable(models: Mapping[bytes, bytes], report: Callable[[DecodeError], Non
 def _decode(value: bytes, *, queue: str | None = None) -> _Record | None:
     """None for an announcement, or one of jobs, in a version that this process does not read."""
     try:
-        found = json.loads(value)
+        first_ms, _, announced = value.split(b" ", 2)
+        found = json.loads(announced)
         if found.pop("version") != ANNOUNCEMENT_VERSION or found["job_version"] != JOB_VERSION:
             return None
-        stamps = {name: int(found.pop(name)) for name in ("first_announced_ms", "announced_ms")}
         announcement = Announcement(operation=Operation(found.pop("operation")), **found)
+        record = _Record(announcement=announcement, first_announced_ms=int(first_ms))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DecodeError(f"not a model announcement: {error}") from error
     if queue not in (None, announcement.queue):
         raise DecodeError(f"not a model announcement: {announcement.queue} under {queue}")
-    return _Record(announcement=announcement, **stamps)
+    return record

@@ -13,8 +13,10 @@ from typing import Any, TypeVar, cast
 
 import redis
 
-from jobqueue import keys, scripts
-from jobqueue.connection import SyncRedis, redis_border
+from jobqueue import keys
+from jobqueue.connection import SyncRedis, forget_connections, redis_border
+from jobqueue.errors import QueueAwayError
+from jobqueue.evaluate import evaluate
 from jobqueue.keys import GROUP, QueueKeys
 from jobqueue.lanes import Lane
 from jobqueue.messages import Answer, Failure, FailureReason, encode_answer
@@ -26,12 +28,14 @@ BLOCK_MS = 500
 _POISON_ANSWER = encode_answer(
     Failure(
         reason=FailureReason.POISON_INPUT,
-        message=f"the job failed its worker {MAX_DELIVERIES} times and was set aside",
+        message="every worker that ran the job has died, and it was set aside",
     )
 )
 
 # How servers say it: to most commands, to a read that was blocked meanwhile (6.2), to XINFO.
 _GROUP_IS_GONE = ("NOGROUP", "UNBLOCKED", "no such key")
+
+_SUSPECTS_WAIT, _PAUSED = 1, 2  # why take.lua gives no more
 
 T = TypeVar("T")
 
@@ -47,34 +51,44 @@ class TakenJob:
     cost: int
     job_id: bytes
     gateway: bytes
+    tenant: str
     request_id: str
     payload: bytes
+    must_run_alone: bool
     waited_us: int
     expires_at: float
 
     @property
     def is_suspect(self) -> bool:
-        """Whether it was running when a worker died, so that it must run alone."""
-        return self.deliveries > 1
+        """Whether it must run alone: it was running when a worker died, or an operator wants to see what it does."""
+        return self.must_run_alone or self.deliveries > 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Take:
-    """What a take brought. `suspects_wait`: there is work only for a worker that holds nothing else."""
+    """What a take brought. `suspects_wait`: there is work only for a worker that holds nothing else.
+
+    `is_paused`: an operator has paused the queue.
+    """
 
     jobs: tuple[TakenJob, ...]
     suspects_wait: bool
+    is_paused: bool = False
 
 
 class Consumer:
     """One worker's view of its queue, under a name that no other worker has."""
 
-    def __init__(self, client: SyncRedis, queue: str, name: str, *, lease_ms: int, max_jobs: int) -> None:
+    def __init__(
+        self, client: SyncRedis, queue: str, name: str, *, lease_ms: int, max_jobs: int, keep_payloads: bool = True
+    ) -> None:
+        """`keep_payloads`: dead letters hold the job's token ids, which are text, and not only what is known of it."""
         self._redis = client
         self._keys = QueueKeys(queue)
         self._name = name
         self._lease_ms = lease_ms
         self.max_jobs = max_jobs
+        self._keep_payloads = keep_payloads
         self._takes = itertools.count(1)
         self._first = Lane.INTERACTIVE
         self._take_was_cut_off = False
@@ -109,7 +123,7 @@ class Consumer:
     def confirm(self, jobs: Sequence[TakenJob]) -> list[TakenJob]:
         """Those of `jobs` that are still this worker's to run: not expired, cancelled or given to another since."""
         references = itertools.chain.from_iterable((job.lane.key, job.entry_id) for job in jobs)
-        reply = self._run("confirm", self._keys.lanes, [self._name, *references])
+        reply = self._run("confirm", [self._name, *references])
         mine = [job for job, is_mine in zip(jobs, reply, strict=True) if is_mine]
         now = time.monotonic()
         self._end((job, b"") for job in mine if job.expires_at <= now)  # its gateway may be gone, and never do so
@@ -119,17 +133,20 @@ class Consumer:
         """Send the answers, one message a gateway, and end their jobs in the same step; how many were ended here."""
         return self._end((job, encode_answer(answer)) for job, answer in answers)
 
-    def renew(self, *, loading: bool) -> None:
-        """Say that this worker lives: that it takes jobs, or that it will once its weights are loaded."""
-        self._run("renew", [self._keys.loading if loading else self._keys.workers], [self._name, self._lease_ms])
+    def renew(self, *, loading: bool, tokens_per_s: int = 0) -> None:
+        """Say that this worker lives: that it takes jobs, or that it will once its weights are loaded.
+
+        `tokens_per_s` is how many it ends when it has enough to do, 0 while that is unknown: admission follows it.
+        """
+        self._run("renew", [self._name, self._lease_ms, int(loading), tokens_per_s])
 
     def reap(self) -> int:
         """Hand the jobs of dead workers to the living; how many dead consumers were removed."""
-        return cast(int, self._run("reap", self._leases(), []))
+        return cast(int, self._run("reap", []))
 
     def leave(self) -> int:
         """Give back what was taken and not answered, deliveries uncounted, and be forgotten; how many jobs."""
-        return cast(int, self._run("leave", self._leases(), [self._name]))
+        return cast(int, self._run("leave", [self._name]))
 
     def _has_group(self, stream: str) -> bool:
         try:
@@ -150,10 +167,16 @@ class Consumer:
         taken = self._take(budget=budget, num_held=num_held)
         if taken.jobs or taken.suspects_wait:
             return taken
+        if taken.is_paused:
+            time.sleep(BLOCK_MS / 1000)
+            return taken
         arrived = self._wait()
+        if any(b"alone" in fields for *_, fields in arrived) and num_held + len(arrived) > 1:
+            self._run("set_aside", [part for lane, entry_id, *_ in arrived for part in (lane.key, entry_id)])
+            return Take(jobs=(), suspects_wait=True)
         if not arrived:
             return taken
-        spent = sum(int(fields[b"cost"]) for _, _, _, fields in arrived)
+        spent = sum(int(fields[b"cost"]) for *_, fields in arrived)
         return self._take(budget=budget - spent, num_held=num_held, before=arrived)
 
     def _take(self, *, budget: int, num_held: int, num_taken: int = 0, before: "Sequence[_Arrival]" = ()) -> Take:
@@ -170,13 +193,14 @@ class Consumer:
             MAX_DELIVERIES,
             keys.DEAD_TTL_S,
             keys.DEAD_MAX_ENTRIES,
+            int(self._keep_payloads),
         ]
-        take_keys = [*self._keys.lanes, self._keys.depth, self._keys.workers, self._keys.dead]
-        now_us, suspects_wait, *entries = self._run("take", take_keys, arguments)
+        now_us, reason, *entries = self._run("take", arguments)
         arrived = [*before, *(_arrival(entry) for entry in entries)]
         return Take(
             jobs=tuple(_taken(arrival, now_us=now_us) for arrival in arrived),
-            suspects_wait=bool(suspects_wait),
+            suspects_wait=reason == _SUSPECTS_WAIT,
+            is_paused=reason == _PAUSED,
         )
 
     def _end(self, answers: Iterable[tuple[TakenJob, bytes]]) -> int:
@@ -186,9 +210,8 @@ class Consumer:
         for gateway, pairs in itertools.groupby(by_gateway, key=lambda pair: pair[0].gateway):
             arguments: list[Any] = []
             for job, answer in pairs:
-                arguments += [job.lane.key, job.entry_id, job.tokens, job.job_id, answer]
-            reply_keys = [*self._keys.lanes, self._keys.depth, self._keys.replies(gateway.decode())]
-            num_ended += self._run("finish", reply_keys, arguments)
+                arguments += [job.lane.key, job.entry_id, job.tokens, job.tenant, job.job_id, answer]
+            num_ended += self._run("finish", arguments, gateway=gateway.decode())
         return num_ended
 
     def _create_group(self, stream: str) -> None:
@@ -211,11 +234,9 @@ class Consumer:
         lanes = {self._keys.lane(lane.key).encode(): lane for lane in Lane}
         return [(lanes[name], entry_id, 1, fields) for name, entries in replies for entry_id, fields in entries]
 
-    def _leases(self) -> list[str]:
-        return [*self._keys.lanes, self._keys.workers, self._keys.loading]
-
-    def _run(self, name: str, script_keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        return self._in_group(lambda: _evaluate(self._redis, name, script_keys, arguments))
+    def _run(self, name: str, arguments: Sequence[Any], *, gateway: str | None = None) -> Any:
+        script_keys = self._keys.of_script(gateway)
+        return self._in_group(lambda: evaluate(self._redis, name, script_keys, arguments))
 
     def _in_group(self, call: Callable[[], T]) -> T:
         """The call, once more with new groups where the server has lost its data."""
@@ -228,19 +249,15 @@ class Consumer:
         return self._guarded(call)
 
     def _guarded(self, call: Callable[[], T]) -> T:
-        with redis_border():
-            return call()
+        try:
+            with redis_border():
+                return call()
+        except QueueAwayError:
+            forget_connections(self._redis)
+            raise
 
 
 _Arrival = tuple[Lane, bytes, int, dict[bytes, bytes]]  # lane, entry id, deliveries, fields
-
-
-def _evaluate(client: SyncRedis, name: str, script_keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-    script = scripts.load(name)
-    try:
-        return client.evalsha(script.digest, len(script_keys), *script_keys, *arguments)
-    except redis.exceptions.NoScriptError:
-        return client.eval(script.source, len(script_keys), *script_keys, *arguments)
 
 
 def _arrival(entry: list[Any]) -> _Arrival:
@@ -260,8 +277,10 @@ def _taken(arrival: _Arrival, *, now_us: int) -> TakenJob:
         cost=int(fields[b"cost"]),
         job_id=fields[b"job_id"],
         gateway=fields[b"gateway"],
+        tenant=fields[b"tenant"].decode(),
         request_id=fields[b"request_id"].decode(),
         payload=fields[b"payload"],
+        must_run_alone=b"alone" in fields,
         waited_us=waited_us,
         expires_at=time.monotonic() + int(fields[b"ttl_ms"]) / 1000 - waited_us / 1e6,
     )

@@ -8,7 +8,15 @@ class QueueError(Exception):
 
 
 class QueueFullError(QueueError):
-    """The lane has no room for the call's tokens now; try later."""
+    """The lane has no room for the call's tokens now; worth another try in `retry_s` seconds."""
+
+    def __init__(self, message: str, *, retry_s: float) -> None:
+        super().__init__(message)
+        self.retry_s = retry_s
+
+
+class DrainingError(QueueError):
+    """An operator lets the queue run empty; try elsewhere, or later."""
 
 
 class NoWorkerError(QueueError):
@@ -17,6 +25,10 @@ class NoWorkerError(QueueError):
 
 class QueueAwayError(QueueError):
     """Redis cannot be reached or cannot answer now; try later."""
+
+
+class OutcomeUnknownError(QueueAwayError):
+    """No reply came: what was asked of Redis may have been done all the same."""
 
 
 class UnsuitableServerError(QueueError):

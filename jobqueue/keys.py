@@ -45,15 +45,35 @@ class QueueKeys:
         """Stream, for ever; entries are deleted when they end, so XLEN is what waits and runs."""
         return self._key(lane)
 
-    @property
-    def lanes(self) -> list[str]:
-        """Both lanes' streams, as scripts take them."""
-        return [self.lane(lane.key) for lane in Lane]
+    def of_script(self, gateway: str | None = None) -> list[str]:
+        """All keys, as scripts take them (`scripts/common.lua`), with a gateway's reply stream where they have one."""
+        lanes = [self.lane(lane.key) for lane in Lane]
+        state = [self.depth, self.tenants, self.control, self.rates, self.workers, self.loading, self.dead]
+        return [*lanes, *state, *([] if gateway is None else [self.replies(gateway)])]
 
     @property
     def depth(self) -> str:
         """Hash, for ever: `<lane>_tokens` and `<lane>_jobs` admitted and not ended."""
         return self._key("depth")
+
+    @property
+    def tenants(self) -> str:
+        """Hash, for ever: `<lane>:<tenant>` -> tokens that the tenant holds there; fields at 0 are removed."""
+        return self._key("tenants")
+
+    @property
+    def control(self) -> str:
+        """Hash, for ever: what the queue goes by.
+
+        `paused` and `draining` where an operator said so; `tokens_per_s` of all live workers together; `retry_ms`, for
+        when the next one to be refused is told to come back.
+        """
+        return self._key("control")
+
+    @property
+    def rates(self) -> str:
+        """Hash, for ever: consumer -> tokens it ends per second when busy; removed with its lease."""
+        return self._key("rates")
 
     @property
     def workers(self) -> str:
@@ -67,7 +87,7 @@ class QueueKeys:
 
     @property
     def dead(self) -> str:
-        """Stream, 7 days: jobs that failed their worker three times, with the reason."""
+        """Stream, 7 days, about 1,000 entries: jobs that failed their worker three times, with the reason."""
         return self._key("dead")
 
     def replies(self, gateway: str) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from jobqueue.connection import REPLY_TIMEOUT_S, AsyncRedis, redis_border
@@ -13,7 +13,7 @@ from jobqueue.messages import Answer, DecodeError, decode_answer
 
 BLOCK_MS = 1000  # also how often the stream's lifetime is refreshed
 AT_ONCE = 64
-RETRY_S = 0.5
+RETRY_S = 0.2
 IDLE_S = 60.0  # a reader holds a connection: not for ever for a revision that is gone
 
 Waiter: TypeAlias = "asyncio.Future[Answer]"
@@ -28,15 +28,13 @@ class ReplyReader:
         self._waiters: dict[bytes, Waiter] = {}
 
     @contextlib.contextmanager
-    def expect(self, job_ids: Sequence[bytes]) -> Iterator[list[Waiter]]:
-        """A future per job, in order, for as long as the context lasts."""
-        loop = asyncio.get_running_loop()
-        waiters: list[Waiter] = [loop.create_future() for _ in job_ids]
-        self._waiters |= zip(job_ids, waiters, strict=True)
+    def expect(self, waiters: Mapping[bytes, Waiter]) -> Iterator[None]:
+        """Answers of these job ids go to these futures, for as long as the context lasts."""
+        self._waiters |= waiters
         try:
-            yield waiters
+            yield
         finally:
-            for job_id in job_ids:
+            for job_id in waiters:
                 del self._waiters[job_id]
 
     async def run(self) -> None:

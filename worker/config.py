@@ -52,6 +52,9 @@ class WorkerSettings(Settings):
         600.0, description="seconds after which a batch counts as hung and ends the worker"
     )
     lease_s: PositiveFloat = Field(5.0, description="seconds of silence after which a worker counts as dead")
+    dead_letters: Literal["full", "metadata"] = Field(
+        "full", description="what is kept of a job that was set aside: its token ids too, which are text, or not"
+    )
     scale_to_zero: bool = Field(default=False, description="announce that calls may wait while no worker is there")
     device_memory_share: float = Field(1.0, gt=0, le=1, description="share of a CUDA device's memory to stay within")
     metrics_listen: ListenAddress | None = Field(None, description="HOST:PORT for Prometheus; without it no metrics")

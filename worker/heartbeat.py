@@ -40,6 +40,7 @@ class Heartbeat:
         self._interval_s = interval_s
         self._loading = True
         self._is_hung: Callable[[], bool] = lambda: False
+        self._tokens_per_s: Callable[[], int] = lambda: 0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
@@ -52,9 +53,13 @@ class Heartbeat:
         self._stopping.set()
         self._thread.join()
 
-    def loaded(self, *, is_hung: Callable[[], bool]) -> None:
-        """The worker takes jobs from now on; `is_hung` says whether its present batch runs for too long."""
+    def loaded(self, *, is_hung: Callable[[], bool], tokens_per_s: Callable[[], int]) -> None:
+        """The worker takes jobs from now on.
+
+        `is_hung` says whether its present batch runs for too long, `tokens_per_s` how fast it is, 0 while unknown.
+        """
         self._is_hung = is_hung
+        self._tokens_per_s = tokens_per_s
         self._loading = False
         self._try_beat()
 
@@ -78,7 +83,7 @@ class Heartbeat:
             log.warning("redis away", error=str(error))
 
     def _beat(self) -> None:
-        self._consumer.renew(loading=self._loading)
+        self._consumer.renew(loading=self._loading, tokens_per_s=self._tokens_per_s())
         self._consumer.reap()
         with redis_border():
             announce(self._redis, self._announcement, self._tokenizer_json)

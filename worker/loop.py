@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import structlog
 
@@ -25,8 +25,8 @@ from jobqueue.consumer import Consumer, TakenJob
 from jobqueue.errors import QueueAwayError
 from jobqueue.messages import Answer, DecodeError, Failure, FailureReason, Job, decode_job
 from worker.batching import Work, cost_saved, plan_batches
-from worker.engine import Computed, Engine, Started
 from worker.metrics import WorkerMetrics
+from worker.pace import Pace
 
 MAX_HELD_BATCHES = 2  # the one that runs and the next
 RETRY_S = 0.5
@@ -38,12 +38,50 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 
+class Computed(Protocol):
+    """A batch that has run: from `began_at`, in seconds of time.monotonic(), for `compute_us`."""
+
+    @property
+    def began_at(self) -> float: ...
+
+    @property
+    def compute_us(self) -> int: ...
+
+
+StartedT = TypeVar("StartedT")
+ComputedT = TypeVar("ComputedT", bound=Computed)
+
+
+class Engine(Protocol[StartedT, ComputedT]):
+    """What runs batches. `start` is called in one thread, `wait` and `answers` in another, in the order of starts."""
+
+    def check(self, job: Job) -> Failure | None:
+        """Why the job cannot be run here; None where it can."""
+        ...
+
+    def prefix_cost(self, job: Job) -> int:
+        """What the job's prefix costs, and another job with the same one saves beside it."""
+        ...
+
+    def start(self, jobs: Sequence[Job]) -> StartedT:
+        """Begin a batch; it may still run when this comes back."""
+        ...
+
+    def wait(self, started: StartedT) -> ComputedT:
+        """Wait for its end."""
+        ...
+
+    def answers(self, computed: ComputedT, queue_us: Sequence[int]) -> list[Answer]:
+        """One answer per job, in order; the jobs waited for `queue_us`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
+class Running(Generic[StartedT]):
     """A batch that has been started."""
 
     batch: Sequence[Work]
-    started: Started
+    started: StartedT
 
 
 class Held:
@@ -82,13 +120,13 @@ class Since:
         return 0.0 if began_at is None else time.monotonic() - began_at
 
 
-class WorkerLoop:
+class WorkerLoop(Generic[StartedT, ComputedT]):
     """Runs until `stopping` is set."""
 
     def __init__(
         self,
         consumer: Consumer,
-        engine: Engine,
+        engine: Engine[StartedT, ComputedT],
         metrics: WorkerMetrics,
         *,
         budget: int,
@@ -102,9 +140,10 @@ class WorkerLoop:
         self._stopping = stopping
         self._held = Held()
         self._ready: SimpleQueue[Sequence[Work] | None] = SimpleQueue()
-        self._running: SimpleQueue[Running | None] = SimpleQueue()
+        self._running: SimpleQueue[Running[StartedT] | None] = SimpleQueue()
         self._error: Exception | None = None
         self._starting, self._waiting = Since(), Since()
+        self._pace = Pace()
 
     def run(self) -> None:
         """Work until told to stop; then give back what has not run. Raises what ended a stage."""
@@ -120,6 +159,10 @@ class WorkerLoop:
     def batch_age_s(self) -> float:
         """For how long the model has been at one batch."""
         return max(self._starting.age_s(), self._waiting.age_s())
+
+    def tokens_per_s(self) -> int:
+        """How many it ends when it has enough to do; 0 before the first batch."""
+        return self._pace.tokens_per_s
 
     def _start(self, stage: Callable[[], None]) -> threading.Thread:
         thread = threading.Thread(target=self._run_stage, args=(stage,), name=stage.__name__, daemon=True)
@@ -202,7 +245,7 @@ class WorkerLoop:
         still_wanted = {taken.job_id for taken in confirmed}
         return [work for work in batch if work.taken.job_id in still_wanted]
 
-    def _start_batch(self, batch: Sequence[Work]) -> Running:
+    def _start_batch(self, batch: Sequence[Work]) -> Running[StartedT]:
         with self._starting:
             return Running(batch=batch, started=self._engine.start([work.job for work in batch]))
 
@@ -213,11 +256,17 @@ class WorkerLoop:
             self._answer(running, computed)
             self._held.add(-1)
 
-    def _answer(self, running: Running, computed: Computed) -> None:
+    def _answer(self, running: Running[StartedT], computed: ComputedT) -> None:
         queue_us = [work.queue_us(computed.began_at) for work in running.batch]
         answers = self._engine.answers(computed, queue_us)
         pairs = [(work.taken, answer) for work, answer in zip(running.batch, answers, strict=True)]
         num_ended = self._patiently(lambda: self._consumer.finish(pairs))
+        self._pace.ended(
+            sum(work.taken.tokens for work in running.batch),
+            taken_at=min(work.taken_at for work in running.batch),
+            now=time.monotonic(),
+            another_waits=self._held.count > 1,
+        )
         cost = sum(work.taken.cost for work in running.batch) - cost_saved(running.batch)
         self._metrics.ran(seconds=computed.compute_us / 1e6, fill=cost / self._budget)
         self._metrics.answered(answers)
@@ -234,7 +283,7 @@ class WorkerLoop:
                     raise
 
 
-def _decode_or_explain(taken: TakenJob, engine: Engine) -> Job | Failure:
+def _decode_or_explain(taken: TakenJob, engine: Engine[StartedT, ComputedT]) -> Job | Failure:
     try:
         job = decode_job(taken.payload)
     except DecodeError as error:

@@ -23,10 +23,11 @@ from worker.config import WorkerSettings
 from worker.engine import OPERATIONS, Engine
 from worker.heartbeat import Heartbeat
 from worker.loop import WorkerLoop
-from worker.metrics import RunnerCollector, WorkerMetrics, serve_metrics
+from worker.metrics import WorkerMetrics, serve_metrics
 from worker.model.checkpoint import Checkpoint, ModelTask, resolve_checkpoint
 from worker.placement import Placement
 from worker.runner import ModelRunner
+from worker.runner_metrics import RunnerCollector
 from worker.runners import MIB, make_runner
 from worker.warmup import check_longest_input, find_budget, reserved, warm_up
 
@@ -64,7 +65,7 @@ def work(settings: WorkerSettings, stopping: threading.Event, working: threading
         _limit_device_memory(placement, settings.device_memory_share)
         loaded = _load(checkpoint, announcement, settings, placement)
         loop = WorkerLoop(consumer, loaded.engine, loaded.metrics, budget=loaded.budget, stopping=stopping)
-        heartbeat.loaded(is_hung=lambda: loop.batch_age_s() > settings.max_batch_s)
+        heartbeat.loaded(is_hung=lambda: loop.batch_age_s() > settings.max_batch_s, tokens_per_s=loop.tokens_per_s)
         working.set()
         say_ready(f"{checkpoint.model_id} {checkpoint.task}")
         loop.run()
@@ -78,6 +79,7 @@ def _join(redis: SyncRedis, announcement: Announcement, settings: WorkerSettings
         f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
         lease_ms=int(settings.lease_s * 1000),
         max_jobs=settings.max_batch_jobs,
+        keep_payloads=settings.dead_letters == "full",
     )
     _check_agreement(redis, announcement)
     consumer.join()

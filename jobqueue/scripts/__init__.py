@@ -1,4 +1,4 @@
-"""The atomic steps, one Lua file each; every file's head names its keys, arguments and reply."""
+"""The atomic steps, one Lua file each; every file's head names its arguments and reply, `common.lua` the keys."""
 
 import hashlib
 from dataclasses import dataclass
@@ -16,5 +16,7 @@ class Script:
 
 @cache
 def load(name: str) -> Script:
-    source = files(__package__).joinpath(f"{name}.lua").read_text()
+    """The script of that name, behind what all scripts share."""
+    folder = files(__package__)
+    source = "\n".join(folder.joinpath(f"{part}.lua").read_text() for part in ("common", name))
     return Script(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())

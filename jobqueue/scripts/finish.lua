@@ -1,21 +1,14 @@
 -- End jobs: with their answers, or, where an answer is empty, without one (cancelled or expired).
--- Whoever deletes the entry ends the job and alone lowers the depth; a second finisher changes nothing.
+-- A second finisher changes nothing, and sends nothing.
 --
--- KEYS  1 hi stream  2 lo stream  3 depth  4 the gateway's reply stream
--- ARGV  per job: lane, entry id, tokens, job id, answer
+-- ARGV  per job: lane, entry id, tokens, tenant, job id, answer
 -- Returns how many jobs this call ended.
 
-local GROUP = 'workers'
-local streams = {hi = KEYS[1], lo = KEYS[2]}
 local reply, num_ended = {}, 0
 
-for i = 1, #ARGV, 5 do
-  local lane, id, tokens, job_id, answer = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
-  -- First, so that a full server drains: where memory is full, a script may use some only after a write like this.
-  redis.call('XACK', streams[lane], GROUP, id)
-  if redis.call('XDEL', streams[lane], id) == 1 then
-    redis.call('HINCRBY', KEYS[3], lane .. '_tokens', -tonumber(tokens))
-    redis.call('HINCRBY', KEYS[3], lane .. '_jobs', -1)
+for i = 1, #ARGV, 6 do
+  local lane, id, tokens, tenant, job_id, answer = unpack(ARGV, i, i + 5)
+  if end_job(lane, id, tokens, tenant) then  -- its first write uses no memory: a full server drains
     num_ended = num_ended + 1
     if answer ~= '' then
       reply[#reply + 1] = job_id
@@ -25,6 +18,6 @@ for i = 1, #ARGV, 5 do
 end
 
 if #reply > 0 then
-  redis.call('XADD', KEYS[4], 'NOMKSTREAM', '*', unpack(reply))
+  redis.call('XADD', REPLIES, 'NOMKSTREAM', '*', unpack(reply))
 end
 return num_ended

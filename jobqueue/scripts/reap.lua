@@ -1,19 +1,14 @@
 -- Hand what workers without a live lease left behind to the orphans, deliveries counted as they are.
 --
--- KEYS  1 hi stream  2 lo stream  3 workers  4 loading
 -- Returns how many consumers were removed.
 
-local GROUP, ORPHANS, AT_ONCE = 'workers', 'orphans', 500
-local time = redis.call('TIME')
-local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local num_removed = 0
+local now_ms, num_removed = server_time_ms(), 0
 
--- First, so that it works on a full server, where a script may use memory only after a write that uses none.
-redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now_ms)
-redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now_ms)
+redis.call('ZREMRANGEBYSCORE', WORKERS, '-inf', now_ms)  -- uses no memory: works on a full server
+redis.call('ZREMRANGEBYSCORE', LOADING, '-inf', now_ms)
 
 local function is_dead(consumer)
-  return consumer ~= ORPHANS and not redis.call('ZSCORE', KEYS[3], consumer)
+  return consumer ~= ORPHANS and not redis.call('ZSCORE', WORKERS, consumer)
 end
 
 local function reap(stream, consumer)
@@ -33,11 +28,18 @@ local function reap(stream, consumer)
   end
 end
 
-for _, stream in ipairs({KEYS[1], KEYS[2]}) do
+for _, stream in pairs(STREAMS) do
   for _, info in ipairs(redis.call('XINFO', 'CONSUMERS', stream, GROUP)) do
     if is_dead(info[2]) then
       reap(stream, info[2])
     end
   end
 end
+
+for _, consumer in ipairs(redis.call('HKEYS', RATES)) do
+  if is_dead(consumer) then
+    redis.call('HDEL', RATES, consumer)
+  end
+end
+add_up_rates()
 return num_removed

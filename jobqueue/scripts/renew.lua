@@ -1,11 +1,9 @@
--- Renew a lease.
+-- Renew a lease, and say how fast the worker is.
 --
--- KEYS  1 workers, or loading
--- ARGV  1 consumer  2 lease, ms
+-- ARGV  1 consumer  2 lease, ms  3 1 while the worker loads its weights  4 tokens it ends per second, 0 where unknown
 
-local time = redis.call('TIME')
-local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
--- Removed first, so that a full server drains: where memory is full, a script may use some only after a write that
--- uses none.
-redis.call('ZREM', KEYS[1], ARGV[1])
-return redis.call('ZADD', KEYS[1], now_ms + tonumber(ARGV[2]), ARGV[1])
+renew_lease(ARGV[3] == '1' and LOADING or WORKERS, ARGV[1], ARGV[2])  -- begins with a write that uses no memory
+if ARGV[4] ~= '0' then
+  redis.call('HSET', RATES, ARGV[1], ARGV[4])
+end
+add_up_rates()

@@ -4,30 +4,28 @@
 -- is full. What has expired, or whose gateway is gone, is dropped on the way. A job that already cost a worker its
 -- life is a suspect: it runs alone, in a worker that holds nothing else, so that it takes no innocent job with it.
 --
--- KEYS  1 hi stream  2 lo stream  3 depth  4 workers  5 dead letters
 -- ARGV  1 consumer  2 lease, ms  3 budget, cost  4 most jobs  5 the lane to begin with
 --       6 batches the worker holds already  7 jobs already taken for this batch
 --       8 the start of reply streams' keys  9 answer to a poisoned job
---       10 most deliveries  11 dead letters' lifetime, s  12 most dead letters
--- Returns {server time us, whether suspects wait for an idle worker, job...}, a job being
---         {lane, entry id, deliveries, fields}.
+--       10 most deliveries  11 dead letters' lifetime, s  12 most dead letters  13 1 to keep payloads in dead letters
+-- Returns {server time us, why there is no more, job...}, a job being {lane, entry id, deliveries, fields}; the reason
+--         is 1 where suspects wait for an idle worker, 2 where an operator has paused the queue, else 0.
 
-local GROUP, ORPHANS, PEEK, MOST_DROPPED = 'workers', 'orphans', 16, 1000
+local PEEK, MOST_DROPPED = 16, 1000
+local SUSPECTS_WAIT, PAUSED = 1, 2
 local consumer, budget, max_jobs = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4])
 local num_held, num_taken_before = tonumber(ARGV[6]), tonumber(ARGV[7])
 local replies_prefix, poison_answer, max_deliveries = ARGV[8], ARGV[9], tonumber(ARGV[10])
-local streams = {hi = KEYS[1], lo = KEYS[2]}
 local lanes = ARGV[5] == 'lo' and {'lo', 'hi'} or {'hi', 'lo'}
 
-local time = redis.call('TIME')
-local now_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
+renew_lease(WORKERS, consumer, ARGV[2])  -- begins with a write that uses no memory
+local now_us = server_time_us()
 local now_ms = math.floor(now_us / 1000)
--- Removed first, so that a full server drains: where memory is full, a script may use some only after a write that
--- uses none.
-redis.call('ZREM', KEYS[4], consumer)
-redis.call('ZADD', KEYS[4], now_ms + tonumber(ARGV[2]), consumer)
+if redis.call('HGET', CONTROL, 'paused') then
+  return {now_us, PAUSED}
+end
 
-local taken, cost, num_dropped, suspects_wait = {}, 0, 0, 0
+local taken, cost, num_dropped, reason = {}, 0, 0, 0
 
 local function fields_of(entry)
   local fields = {}
@@ -45,6 +43,10 @@ local function abandoned(fields)
   return redis.call('EXISTS', replies_prefix .. fields.gateway) == 0
 end
 
+local function is_idle()
+  return num_held + num_taken_before + #taken == 0
+end
+
 local function fits(fields)
   if num_taken_before + #taken == 0 then
     return true
@@ -52,21 +54,21 @@ local function fits(fields)
   return num_taken_before + #taken < max_jobs and cost + tonumber(fields.cost) <= budget
 end
 
-local function end_job(lane, id, fields)
-  redis.call('XACK', streams[lane], GROUP, id)
-  if redis.call('XDEL', streams[lane], id) == 1 then
-    redis.call('HINCRBY', KEYS[3], lane .. '_tokens', -tonumber(fields.tokens))
-    redis.call('HINCRBY', KEYS[3], lane .. '_jobs', -1)
-  end
+local function drop(lane, id, fields)
+  end_job(lane, id, fields.tokens, fields.tenant)
 end
 
-local function bury(lane, id, fields, deliveries, reason)
-  redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[12], '*', 'reason', reason, 'lane', lane, 'entry_id', id,
-    'deliveries', deliveries, 'request_id', fields.request_id, 'tokens', fields.tokens, 'cost', fields.cost,
-    'payload', fields.payload)
-  redis.call('EXPIRE', KEYS[5], ARGV[11])
+local function bury(lane, id, fields, deliveries, why)
   redis.call('XADD', replies_prefix .. fields.gateway, 'NOMKSTREAM', '*', fields.job_id, poison_answer)
-  end_job(lane, id, fields)
+  local letter = {'reason', why, 'lane', lane, 'entry_id', id, 'deliveries', deliveries, 'request_id',
+    fields.request_id, 'tenant', fields.tenant, 'tokens', fields.tokens, 'cost', fields.cost}
+  if ARGV[13] == '1' then
+    letter[#letter + 1] = 'payload'
+    letter[#letter + 1] = fields.payload
+  end
+  redis.call('XADD', DEAD, 'MAXLEN', '~', ARGV[12], '*', unpack(letter))
+  redis.call('EXPIRE', DEAD, ARGV[11])
+  drop(lane, id, fields)
 end
 
 local function hold(lane, entry, fields, deliveries)
@@ -76,36 +78,36 @@ end
 
 -- Returns whether the batch is closed.
 local function take_orphan(lane, id, deliveries)
-  local entry = redis.call('XRANGE', streams[lane], id, id)[1]
+  local entry = redis.call('XRANGE', STREAMS[lane], id, id)[1]
   if not entry then
-    redis.call('XACK', streams[lane], GROUP, id)
+    redis.call('XACK', STREAMS[lane], GROUP, id)
     return false
   end
   local fields = fields_of(entry)
-  if deliveries >= max_deliveries then
-    bury(lane, id, fields, deliveries, 'failed its worker ' .. deliveries .. ' times')
+  if deliveries >= (fields.alone and 1 or max_deliveries) then
+    bury(lane, id, fields, deliveries, 'failed its worker, deliveries: ' .. deliveries)
     return false
   elseif expired(id, fields) and deliveries > 0 then
     bury(lane, id, fields, deliveries, 'expired after it failed its worker')
     return false
   elseif expired(id, fields) or abandoned(fields) then
-    end_job(lane, id, fields)
+    drop(lane, id, fields)
     return false
   end
   local suspect = deliveries > 0
-  if suspect and num_held + num_taken_before + #taken > 0 then
-    suspects_wait = 1
+  if suspect and not is_idle() then
+    reason = SUSPECTS_WAIT
     return true
   elseif not fits(fields) then
     return true
   end
-  redis.call('XCLAIM', streams[lane], GROUP, consumer, 0, id, 'RETRYCOUNT', deliveries + 1, 'JUSTID')
+  redis.call('XCLAIM', STREAMS[lane], GROUP, consumer, 0, id, 'RETRYCOUNT', deliveries + 1, 'JUSTID')
   hold(lane, entry, fields, deliveries + 1)
   return suspect
 end
 
 local function take_orphans(lane)
-  for _, pending in ipairs(redis.call('XPENDING', streams[lane], GROUP, '-', '+', 100, ORPHANS)) do
+  for _, pending in ipairs(redis.call('XPENDING', STREAMS[lane], GROUP, '-', '+', 100, ORPHANS)) do
     if take_orphan(lane, pending[1], pending[4]) then
       return true
     end
@@ -126,21 +128,26 @@ local function last_delivered(stream)
   error('NOGROUP ' .. stream)
 end
 
--- Looks before it reads, so that nothing is delivered that does not fit.
+-- Looks before it reads, so that nothing is delivered that does not fit. Returns whether the batch is closed.
 local function take_fresh(lane)
-  local after, full, num_fresh = last_delivered(streams[lane]), false, 0
+  local after, full, closed, num_fresh = last_delivered(STREAMS[lane]), false, false, 0
   while not full do
-    local entries = redis.call('XRANGE', streams[lane], '(' .. after, '+', 'COUNT', PEEK)
+    local entries = redis.call('XRANGE', STREAMS[lane], '(' .. after, '+', 'COUNT', PEEK)
     for _, entry in ipairs(entries) do
       local fields = fields_of(entry)
       if expired(entry[1], fields) or abandoned(fields) then
-        end_job(lane, entry[1], fields)
+        drop(lane, entry[1], fields)
         num_dropped = num_dropped + 1
+      elseif fields.alone and not is_idle() then
+        full, closed, reason = true, true, SUSPECTS_WAIT
       elseif fits(fields) then
         hold(lane, entry, fields, 1)
         num_fresh = num_fresh + 1
+        full, closed = fields.alone, fields.alone
       else
         full = true
+      end
+      if full then
         break
       end
       after = entry[1]
@@ -148,15 +155,12 @@ local function take_fresh(lane)
     full = full or #entries < PEEK or num_dropped >= MOST_DROPPED  -- the next take goes on
   end
   if num_fresh > 0 then
-    redis.call('XREADGROUP', 'GROUP', GROUP, consumer, 'COUNT', num_fresh, 'STREAMS', streams[lane], '>')
+    redis.call('XREADGROUP', 'GROUP', GROUP, consumer, 'COUNT', num_fresh, 'STREAMS', STREAMS[lane], '>')
   end
+  return closed
 end
 
-local closed = take_orphans(lanes[1]) or take_orphans(lanes[2])
 -- While suspects wait for this worker to fall idle, it takes nothing new.
-if not closed then
-  take_fresh(lanes[1])
-  take_fresh(lanes[2])
-end
+local _ = take_orphans(lanes[1]) or take_orphans(lanes[2]) or take_fresh(lanes[1]) or take_fresh(lanes[2])
 
-return {now_us, suspects_wait, unpack(taken)}
+return {now_us, reason, unpack(taken)}

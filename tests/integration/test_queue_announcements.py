@@ -1,4 +1,5 @@
 import json
+import time
 import uuid
 from dataclasses import replace
 
@@ -56,6 +57,16 @@ def announcement_of(name: str = "", tokenizer: bytes = TOKENIZER) -> Announcemen
     )
 
 
+def stamps_and_fields(client, queue):
+    """When it was first announced and when last, and the rest."""
+    first_ms, last_ms, announced = client.hget(MODELS, queue).split(b" ", 2)
+    return int(first_ms), int(last_ms), json.loads(announced)
+
+
+def put(client, queue, first_ms, last_ms, fields):
+    client.hset(MODELS, queue, f"{first_ms} {last_ms} {json.dumps(fields)}")
+
+
 def renew(client, announcement, name, *, loading, lease_ms=60_000):
     Consumer(client, announcement.queue, name, lease_ms=lease_ms, max_jobs=1).renew(loading=loading)
 
@@ -105,8 +116,8 @@ async def test_each_model_has_its_own_liveness(client, gateway):
 async def test_a_second_announcement_replaces_the_first_and_keeps_its_time(client, gateway):
     announcement = announcement_of()
     announce(client, announcement, TOKENIZER)
-    record = json.loads(client.hget(MODELS, announcement.queue))
-    client.hset(MODELS, announcement.queue, json.dumps(record | {"first_announced_ms": 1234}))
+    _, last_ms, fields = stamps_and_fields(client, announcement.queue)
+    put(client, announcement.queue, 1234, last_ms, fields)
     announce(client, replace(announcement, dtype="float32"), TOKENIZER)
     (sighting,) = await read_sightings(gateway, report=unexpected)
     assert (sighting.first_announced_ms, sighting.announcement.dtype) == (1234, "float32")
@@ -117,22 +128,24 @@ async def test_what_nobody_announced_for_a_day_is_removed(client, gateway):
     for announcement in (old, fresh):
         announce(client, announcement, TOKENIZER)
     for announcement, spare_ms in ((old, -1000), (fresh, 60_000)):
-        record = json.loads(client.hget(MODELS, announcement.queue))
-        record["announced_ms"] -= FORGET_AFTER_MS - spare_ms
-        client.hset(MODELS, announcement.queue, json.dumps(record))
+        first_ms, last_ms, fields = stamps_and_fields(client, announcement.queue)
+        put(client, announcement.queue, first_ms, last_ms - FORGET_AFTER_MS + spare_ms, fields)
     assert [sighting.announcement for sighting in await read_sightings(gateway, report=unexpected)] == [fresh]
     assert client.hkeys(MODELS) == [b"fresh@1"]
 
 
 @pytest.mark.parametrize("field", ["version", "job_version"])
-async def test_an_announcement_of_another_version_is_skipped_and_kept(client, gateway, field):
+async def test_an_announcement_of_another_version_is_skipped_and_ages_like_others(client, gateway, field):
     mine, later = announcement_of("mine"), announcement_of("later")
     for announcement in (mine, later):
         announce(client, announcement, TOKENIZER)
-    record = json.loads(client.hget(MODELS, "later@1"))
-    client.hset(MODELS, "later@1", json.dumps(record | {field: 2, "a later field": 1}))
+    first_ms, last_ms, fields = stamps_and_fields(client, "later@1")
+    put(client, "later@1", first_ms, last_ms, fields | {field: 2, "a later field": 1})
     assert [sighting.announcement for sighting in await read_sightings(gateway, report=unexpected)] == [mine]
     assert client.hexists(MODELS, "later@1")
+    put(client, "later@1", first_ms, last_ms - FORGET_AFTER_MS - 1000, {"version": 9})
+    await read_sightings(gateway, report=unexpected)
+    assert client.hkeys(MODELS) == [b"mine@1"], "it ages, though nobody here can read it"
 
 
 async def test_what_cannot_be_read_is_reported_and_harms_nobody_else(client, gateway):
@@ -143,6 +156,11 @@ async def test_what_cannot_be_read_is_reported_and_harms_nobody_else(client, gat
     (problem,) = problems
     assert isinstance(problem, DecodeError)
     assert "not a model announcement" in str(problem)
+    stamps, last_ms, _ = client.hget(MODELS, "someone").split(b" ")
+    assert stamps == last_ms, "it is stamped when it is first seen"
+    client.hset(MODELS, "someone", f"1 {int(last_ms) - FORGET_AFTER_MS - 1000} else")
+    await read_sightings(gateway, report=unexpected)
+    assert client.hkeys(MODELS) == [b"mine@1"]
 
 
 async def test_a_tokenizer_is_read_by_its_digest(client, gateway):
@@ -172,3 +190,16 @@ def test_live_workers_of_one_queue_must_announce_the_same(client):
     renew(client, mine, "a", loading=False)
     assert find_disagreement(client, mine) is None
     assert find_disagreement(client, other) == "max_input_tokens 64, a live worker has 512"
+
+
+def test_a_worker_announces_again_where_memory_is_full(client):
+    announcement = announcement_of()
+    announce(client, announcement, TOKENIZER)
+    before_ms = stamps_and_fields(client, announcement.queue)[1]
+    time.sleep(0.002)  # the stamps are in ms
+    client.config_set("maxmemory", "1")
+    try:
+        announce(client, announcement, TOKENIZER)
+    finally:
+        client.config_set("maxmemory", "0")
+    assert stamps_and_fields(client, announcement.queue)[1] > before_ms

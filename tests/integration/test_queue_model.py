@@ -14,6 +14,9 @@ from tests.support.queues import Depth, OwnQueue, finish_all, own_queue
 MAX_TOKENS, MAX_JOBS = 60, 8
 ORPHANS = "orphans"
 NAMES = ("a", "b", "c")
+TENANTS = ("", "x", "y")
+SIZES = st.lists(st.integers(1, 20), min_size=1, max_size=3)
+UNMEASURED_RETRY_MS = 1000
 
 
 @dataclass(slots=True)
@@ -23,6 +26,7 @@ class Entry:
     entry_id: bytes
     lane: Lane
     tokens: int
+    tenant: str
     holder: str = ""
     deliveries: int = 0
 
@@ -43,23 +47,46 @@ class QueueMachine(RuleBasedStateMachine):
         self.entries: dict[tuple[Lane, bytes], Entry] = {}
         self.num_answers = 0
         self.num_dead = 0
+        self.is_paused = False
 
-    @rule(lane=st.sampled_from(Lane), sizes=st.lists(st.integers(1, 20), min_size=1, max_size=3))
-    def admit(self, lane, sizes):
-        admitted, *rest = self.queue.try_admit(*sizes, lane=lane, max_tokens=MAX_TOKENS, max_jobs=MAX_JOBS)
-        depth = self.depth()
-        fits = depth.tokens + sum(sizes) <= MAX_TOKENS and depth.jobs + len(sizes) <= MAX_JOBS
-        assert admitted == fits
-        if not fits:
-            assert rest == [depth.tokens, depth.jobs]
-            return
-        for entry_id, size in zip(rest, sizes, strict=True):
-            self.entries[lane, entry_id] = Entry(entry_id=entry_id, lane=lane, tokens=size)
+    @rule(lane=st.sampled_from(Lane), sizes=SIZES, tenant=st.sampled_from(TENANTS))
+    def admit(self, lane, sizes, tenant):
+        options = {"lane": lane, "tenant": tenant, "max_tokens": MAX_TOKENS, "max_jobs": MAX_JOBS}
+        admitted, *rest = self.queue.try_admit(*sizes, **options)
+        assert admitted == self.fits(lane, sizes, tenant)
+        if admitted:
+            self.note(rest, lane, sizes, tenant)
+        else:
+            depth = self.depth()
+            assert rest == [depth.tokens, depth.jobs, UNMEASURED_RETRY_MS]
+
+    @rule(lane=st.sampled_from(Lane), sizes=SIZES, tenant=st.sampled_from(TENANTS))
+    def admit_again(self, lane, sizes, tenant):
+        admitted, *rest = self.queue.try_admit(*sizes, lane=lane, tenant=tenant, max_tokens=0, max_jobs=0, again=True)
+        assert admitted
+        self.note(rest, lane, sizes, tenant)
+
+    @rule(pause=st.booleans())
+    def pause(self, pause):
+        self.is_paused = pause
+        if pause:
+            self.queue.client.hset(self.queue.keys.control, "paused", 1)
+        else:
+            self.queue.client.hdel(self.queue.keys.control, "paused")
+
+    @rule(gone=st.lists(st.sampled_from(Lane), max_size=2))
+    def ask(self, gone):
+        asked = [*self.entries, *((lane, b"1-1") for lane in gone)]
+        assert self.queue.known(asked) == [1] * len(self.entries) + [0] * len(gone)
 
     @rule(target=taken, name=st.sampled_from(NAMES), budget=st.integers(1, 40), num_held=st.integers(0, 1))
     def take(self, name, budget, num_held):
         take = self.consumers[name]._take(budget=budget, num_held=num_held, before=())
         self.bury()
+        if self.is_paused:
+            assert take.is_paused
+            assert not take.jobs
+            return ()
         jobs = [(self.entries[job.lane, job.entry_id], job) for job in take.jobs]
         self.check_batch(jobs, budget)
         if take.suspects_wait or any(job.is_suspect for job in take.jobs):
@@ -86,8 +113,8 @@ class QueueMachine(RuleBasedStateMachine):
         key = next(islice(self.entries, place, None), None)
         if key is not None:
             entry = self.entries.pop(key)
-            assert self.queue.cancel(entry.entry_id, entry.tokens, entry.lane) == 1
-            assert self.queue.cancel(entry.entry_id, entry.tokens, entry.lane) == 0
+            assert self.queue.cancel(entry.entry_id, entry.tokens, entry.lane, entry.tenant) == 1
+            assert self.queue.cancel(entry.entry_id, entry.tokens, entry.lane, entry.tenant) == 0
 
     @rule(name=st.sampled_from(NAMES))
     def die(self, name):
@@ -153,6 +180,21 @@ class QueueMachine(RuleBasedStateMachine):
 
     def held_by(self, name):
         return [entry for entry in self.entries.values() if entry.holder == name]
+
+    def fits(self, lane, sizes, tenant):
+        depth = self.depth()
+        ahead = depth.tokens if lane is Lane.BULK else self.tokens_of(Lane.INTERACTIVE)
+        held = self.tokens_of(lane, tenant) if tenant else 0
+        has_room = depth.tokens + sum(sizes) <= MAX_TOKENS and depth.jobs + len(sizes) <= MAX_JOBS
+        return has_room and (not held or held + sum(sizes) <= MAX_TOKENS - ahead)
+
+    def note(self, entry_ids, lane, sizes, tenant):
+        for entry_id, size in zip(entry_ids, sizes, strict=True):
+            self.entries[lane, entry_id] = Entry(entry_id=entry_id, lane=lane, tokens=size, tenant=tenant)
+
+    def tokens_of(self, lane, *tenants):
+        chosen = [entry for entry in self.entries.values() if entry.lane is lane]
+        return sum(entry.tokens for entry in chosen if not tenants or entry.tenant in tenants)
 
     def depth(self):
         return Depth(tokens=sum(entry.tokens for entry in self.entries.values()), jobs=len(self.entries))

@@ -108,9 +108,9 @@ async def test_one_producer_serves_several_queues(queue, any_redis_url):
 async def test_a_full_queue_refuses_the_call_with_numbers(queue, any_redis_url):
     queue.admit(10, 10)
     async with producer_at(any_redis_url, max_tokens=30, max_jobs=5) as producer:
-        with pytest.raises(QueueFullError, match="the queue holds 20 of 30 tokens in 2 of 5 jobs"):
+        with pytest.raises(QueueFullError, match="the queue holds 20 tokens in 2 jobs"):
             await producer.submit(submission(queue.name, job_of(11), deadline=soon()))
-        with pytest.raises(QueueFullError, match="the queue holds 20 of 15 tokens in 2 of 2 jobs"):
+        with pytest.raises(QueueFullError, match="the queue holds 20 tokens in 2 jobs"):
             await producer.submit(submission(queue.name, job_of(1), lane=Lane.BULK, deadline=soon()))
     assert queue.check_depth() == Depth(tokens=20, jobs=2)
 
@@ -174,7 +174,7 @@ async def test_what_was_answered_before_the_cancel_stays_ended(queue, any_redis_
         waiting = asyncio.create_task(producer.submit(submission(queue.name, job_of(10, 10), deadline=soon())))
         await until(lambda: queue.check_depth().jobs == 2)
         assert finish_all(worker, worker.take(budget=10, num_held=0).jobs) == 1
-        await until(lambda: queue.client.xlen(producer._reader(queue.name)._stream) == 0)
+        await until(lambda: queue.client.xlen(producer._channel(queue.name)._reader._stream) == 0)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
@@ -303,13 +303,14 @@ async def test_token_ids_arrive_as_they_were_sent(queue, any_redis_url):
 
 async def test_a_step_that_nobody_waits_for_any_more_harms_no_other_of_its_tick(queue, any_redis_url):
     async with producer_at(any_redis_url) as producer:
-        names = [queue.keys.workers]
-        steps = [asyncio.create_task(producer._pipeline.run("renew", names, [name, 60_000])) for name in "abc"]
+        pipeline, names = producer._channel(queue.name)._pipeline, queue.keys.of_script()
+        steps = [asyncio.create_task(pipeline.run("renew", names, [name, 60_000, 0, 0])) for name in "abc"]
         await asyncio.sleep(0)  # all of them wait now
         steps[0].cancel()
         outcomes = await asyncio.gather(*steps, return_exceptions=True)
     assert isinstance(outcomes[0], asyncio.CancelledError)
-    assert outcomes[1:] == [1, 1]
+    assert outcomes[1:] == [None, None]
+    assert queue.client.zcard(queue.keys.workers) == 3
 
 
 async def test_a_gateway_waits_on_more_queues_than_a_connection_pool_has_by_default(any_redis_url):
@@ -329,7 +330,7 @@ async def test_a_reader_that_nobody_waits_on_ends_and_another_begins(queue, any_
     async with producer_at(any_redis_url) as producer:
         with WorkerDouble(any_redis_url, queue.name):
             first = await producer.submit(submission(queue.name, job_of(2), deadline=soon()))
-            readers = [task for task in asyncio.all_tasks() if "ReplyReader.run" in repr(task.get_coro())]
+            readers = [task for task in asyncio.all_tasks() if "Channel.run" in repr(task.get_coro())]
             await asyncio.wait_for(asyncio.gather(*readers), 5)
             second = await producer.submit(submission(queue.name, job_of(3), deadline=soon()))
         assert (first.num_rows, second.num_rows) == (1, 1)

@@ -178,7 +178,7 @@ def test_a_full_server_still_drains(queue):
 async def test_a_full_server_admits_nothing_and_says_that_it_is_away(queue, url):
     queue.admit(10)
     async with producer_at(url) as producer:
-        reader = producer._reader(queue.name)
+        reader = producer._channel(queue.name)._reader
         queue.client.xadd(reader._stream, {b"an earlier": b"answer"})
         fill_memory(queue)
         with pytest.raises(QueueAwayError):
@@ -189,7 +189,7 @@ async def test_a_full_server_admits_nothing_and_says_that_it_is_away(queue, url)
 
 def test_a_worker_that_comes_to_a_full_server_drains_it(queue):
     """The queue was filled while no worker was there; what a worker needs there was made at admission."""
-    queue.client.delete(*queue.keys.lanes)
+    queue.client.delete(*queue.lanes.values())
     queue.admit(10, 20)
     fill_memory(queue)
     try:

@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -20,10 +21,13 @@ from jobqueue.connection import connect, connect_async
 from jobqueue.consumer import Consumer, TakenJob
 from jobqueue.keys import GROUP, REPLIES_TTL_S, QueueKeys
 from jobqueue.lanes import Lane
+from jobqueue.limits import QueueLimits
 from jobqueue.messages import Answer, Job, Operation, Result, decode_answer, decode_job, encode_job
-from jobqueue.producer import Producer, QueueLimits, Submission
+from jobqueue.pending import Submission
+from jobqueue.producer import Producer
 
 NO_LIMIT = 10**6
+MAX_WAIT_MS = 10_000
 BLOCK_MS = 20  # an idle take lasts this long instead of half a second
 GIVE_UP_S = 10.0
 
@@ -56,7 +60,7 @@ def echo(job: Job) -> Result:
 
 
 def submission(
-    queue: str, call: Job, *, lane: Lane = Lane.INTERACTIVE, deadline: float, request_id="req", wakeable=True
+    queue: str, call: Job, *, lane: Lane = Lane.INTERACTIVE, deadline: float, request_id="req", wakeable=True, tenant=""
 ) -> Submission:
     return Submission(
         queue=queue,
@@ -66,15 +70,28 @@ def submission(
         request_id=request_id,
         attention_cost=0.0,
         wakeable=wakeable,
+        tenant=tenant,
     )
 
 
 @contextlib.asynccontextmanager
 async def producer_at(
-    url: str, *, max_tokens=NO_LIMIT, max_jobs=NO_LIMIT, max_job_tokens=NO_LIMIT, bulk_share=0.5
+    url: str,
+    *,
+    max_tokens=NO_LIMIT,
+    max_jobs=NO_LIMIT,
+    max_job_tokens=NO_LIMIT,
+    bulk_share=0.5,
+    max_wait_ms=MAX_WAIT_MS,
 ) -> Iterator[Producer]:
     """A gateway's producer with a connection of its own."""
-    limits = QueueLimits(max_tokens=max_tokens, max_jobs=max_jobs, bulk_share=bulk_share, max_job_tokens=max_job_tokens)
+    limits = QueueLimits(
+        max_tokens=max_tokens,
+        max_jobs=max_jobs,
+        bulk_share=bulk_share,
+        max_job_tokens=max_job_tokens,
+        max_wait_ms=max_wait_ms,
+    )
     async with connect_async(url) as client, Producer(client, limits) as producer:
         yield producer
 
@@ -127,31 +144,41 @@ class OwnQueue:
         max_tokens: int = NO_LIMIT,
         max_jobs: int = NO_LIMIT,
         wakeable: bool = True,
+        again: bool = False,
+        tenant: str = "",
+        unmeasured_tokens: int = NO_LIMIT,
     ) -> list:
         """The admit script's reply."""
         arguments = [lane.key, max_tokens, max_jobs, REPLIES_TTL_S, gateway, ttl_ms, request_id, int(wakeable)]
+        arguments += [int(again), tenant, MAX_WAIT_MS, unmeasured_tokens]
         for size in sizes:
             arguments += [size, size, os.urandom(16), encode_job(job_of(size))]
-        names = [*self.keys.lanes, self.keys.depth, self.keys.replies(gateway), self.keys.workers, self.keys.loading]
-        reply = self._run("admit", names, arguments)
+        reply = self._run("admit", gateway, arguments)
         self.check_depth()
         return reply
 
-    def cancel(self, entry_id: bytes, tokens: int, lane: Lane = Lane.INTERACTIVE) -> int:
-        """End a job without an answer, as a gateway does; how many were ended."""
-        names = [*self.lanes.values(), self.keys.depth, self.keys.replies("gw")]
-        return self._run("finish", names, [lane.key, entry_id, tokens, b"", b""])
+    def known(self, entries: Sequence[tuple[Lane, bytes]], gateway: str = "gw") -> list[int]:
+        """Which of these jobs the queue has, as a gateway asks."""
+        parts = [part for lane, entry_id in entries for part in (lane.key, entry_id)]
+        return self._run("known", gateway, [REPLIES_TTL_S, *parts])
 
-    def _run(self, script: str, names: Sequence[str], arguments: Sequence) -> object:
+    def cancel(self, entry_id: bytes, tokens: int, lane: Lane = Lane.INTERACTIVE, tenant: str = "") -> int:
+        """End a job without an answer, as a gateway does; how many were ended."""
+        return self._run("finish", "gw", [lane.key, entry_id, tokens, tenant, b"", b""])
+
+    def _run(self, script: str, gateway: str, arguments: Sequence) -> object:
+        names = self.keys.of_script(gateway)
         return self.client.eval(scripts.load(script).source, len(names), *names, *arguments)
 
     def check_depth(self) -> Depth:
         """The invariant of every instant: each lane's depth is the sum over its entries."""
         with self.client.pipeline(transaction=True) as step:
             step.hgetall(self.keys.depth)
+            step.hgetall(self.keys.tenants)
             for stream in self.lanes.values():
                 step.xrange(stream)
-            depth, *lanes = step.execute()
+            depth, tenants, *lanes = step.execute()
+        assert {name.decode(): int(value) for name, value in tenants.items()} == _held_by_tenants(lanes)
         for lane, entries in zip(Lane, lanes, strict=True):
             tokens = sum(int(fields[b"tokens"]) for _, fields in entries)
             assert int(depth.get(f"{lane.key}_tokens".encode(), 0)) == tokens
@@ -195,6 +222,16 @@ class OwnQueue:
             for lane, stream in self.lanes.items()
             if self.client.exists(stream) and self.client.xinfo_groups(stream)
         ]
+
+
+def _held_by_tenants(lanes: Sequence) -> Counter[str]:
+    """Tokens of each lane's tenants, as its entries say."""
+    held = Counter()
+    for lane, entries in zip(Lane, lanes, strict=True):
+        for _, fields in entries:
+            if fields[b"tenant"]:
+                held[f"{lane.key}:{fields[b'tenant'].decode()}"] += int(fields[b"tokens"])
+    return held
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from gateway.errors import DOMAIN, CallError, explain, internal, invalid_field, trailing_metadata, unavailable
-from jobqueue.errors import CallTooLargeError, JobFailedError, QueueAwayError, QueueFullError
+from jobqueue.errors import CallTooLargeError, DrainingError, JobFailedError, QueueAwayError, QueueFullError
 from jobqueue.messages import Failure, FailureReason
 
 SECRET = "text of another caller"
@@ -39,7 +39,8 @@ def failed(reason: FailureReason, message: str = "why", sequence: int = -1) -> J
     ("error", "code", "reason"),
     [
         (TimeoutError(), "DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED"),
-        (QueueFullError("x"), "UNAVAILABLE", "QUEUE_FULL"),
+        (QueueFullError("x", retry_s=1), "UNAVAILABLE", "QUEUE_FULL"),
+        (DrainingError("x"), "UNAVAILABLE", "DRAINING"),
         (QueueAwayError("x"), "UNAVAILABLE", "QUEUE_AWAY"),
         (CallTooLargeError("x"), "INVALID_ARGUMENT", "INVALID_FIELD"),
         (failed(FailureReason.POISON_INPUT), "INTERNAL", "POISON_INPUT"),
@@ -90,7 +91,7 @@ def test_a_call_larger_than_the_queue_names_the_texts(field):
     assert (violation.field, violation.description) == (field, "9 tokens")
 
 
-@pytest.mark.parametrize("error", [QueueFullError("x"), QueueAwayError("x"), unavailable("NO_WORKER", "none")])
+@pytest.mark.parametrize("error", [DrainingError("x"), QueueAwayError("x"), unavailable("NO_WORKER", "none")])
 def test_what_may_be_tried_again_says_when(error):
     found = told(error)
     delay = details(found)["RetryInfo"].retry_delay
@@ -119,3 +120,10 @@ def test_a_non_finite_result_names_the_text_at_fault():
 def test_metadata_is_in_the_error_info():
     error = CallError(code=grpc.StatusCode.NOT_FOUND, reason="MODEL_NOT_FOUND", message="x", metadata={"served": "a,b"})
     assert dict(details(error)["ErrorInfo"].metadata) == {"served": "a,b"}
+
+
+def test_a_full_queue_says_when_there_will_be_room():
+    found = told(QueueFullError("x", retry_s=2.75))
+    delay = details(found)["RetryInfo"].retry_delay
+    assert (delay.seconds, delay.nanos) == (2, 750_000_000)
+    assert ("grpc-retry-pushback-ms", "2750") in trailing_metadata(found)

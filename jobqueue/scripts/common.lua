@@ -1,0 +1,60 @@
+-- Put in front of every script of a queue. All of them take the same keys, so that a cluster checks, before anything is
+-- written, that every one of them is on this server:
+--
+-- KEYS  1 hi stream  2 lo stream  3 depth  4 tenants  5 control  6 rates  7 workers  8 loading  9 dead letters
+--       10 the gateway's reply stream, where the script has one
+--
+-- Where memory is full, a script may use some only after a write that uses none. Those that must work then, so that a
+-- full server drains, begin with such a write.
+
+local DEPTH, TENANTS, CONTROL, RATES, WORKERS, LOADING, DEAD, REPLIES = unpack(KEYS, 3, 10)
+local STREAMS = {hi = KEYS[1], lo = KEYS[2]}
+local GROUP, ORPHANS, AT_ONCE = 'workers', 'orphans', 500
+
+local function server_time_us()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000000 + tonumber(time[2])
+end
+
+local function server_time_ms()
+  return math.floor(server_time_us() / 1000)
+end
+
+-- Whoever deletes the entry ends the job, and alone lowers the depth. Returns whether it was this call.
+local function end_job(lane, id, tokens, tenant)
+  redis.call('XACK', STREAMS[lane], GROUP, id)
+  if redis.call('XDEL', STREAMS[lane], id) == 0 then
+    return false
+  end
+  redis.call('HINCRBY', DEPTH, lane .. '_tokens', -tonumber(tokens))
+  redis.call('HINCRBY', DEPTH, lane .. '_jobs', -1)
+  if tenant ~= '' then
+    local field = lane .. ':' .. tenant
+    if redis.call('HINCRBY', TENANTS, field, -tonumber(tokens)) <= 0 then
+      redis.call('HDEL', TENANTS, field)
+    end
+  end
+  return true
+end
+
+local function renew_lease(leases, consumer, lease_ms)
+  redis.call('ZREM', leases, consumer)
+  redis.call('ZADD', leases, server_time_ms() + tonumber(lease_ms), consumer)
+end
+
+-- What live workers end per second together: admission reads it at every call, so it is added up here.
+local function add_up_rates()
+  local total = 0
+  for _, consumer in ipairs(redis.call('ZRANGEBYSCORE', WORKERS, '(' .. server_time_ms(), '+inf')) do
+    total = total + tonumber(redis.call('HGET', RATES, consumer) or 0)
+  end
+  redis.call('HSET', CONTROL, 'tokens_per_s', total)
+end
+
+-- Workers drop jobs whose gateway has no reply stream, so it must exist while the gateway lives.
+local function keep_replies_open(lifetime_s)
+  if redis.call('EXISTS', REPLIES) == 0 then
+    redis.call('XDEL', REPLIES, redis.call('XADD', REPLIES, '*', 'open', ''))
+  end
+  redis.call('EXPIRE', REPLIES, lifetime_s)
+end
