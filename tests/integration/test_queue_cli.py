@@ -213,7 +213,9 @@ def test_letters_are_listed_and_shown_without_token_ids_unless_asked(run, queue)
     tokens = " ".join(str(token) for token in job_tokens(queue))
 
     listed = done(run("dead", "list", queue.name))
-    assert re.search(rf"{letter_id} +\S+\+00:00 +failed its worker, deliveries: 3 +interactive +3 +3 +who-asked", listed)
+    assert re.search(
+        rf"{letter_id} +\S+\+00:00 +failed its worker, deliveries: 3 +interactive +3 +3 +who-asked", listed
+    )
     shown = done(run("dead", "show", queue.name, letter_id))
     for fact in (f"id: {letter_id}", "request: who-asked", "operation: embed", "lengths: 3", "deliveries: 3"):
         assert fact in shown.splitlines()

@@ -23,6 +23,8 @@ from jobqueue.connection import (
 )
 from jobqueue.consumer import Consumer
 from jobqueue.errors import QueueAwayError, UnsuitableServerError
+from jobqueue.evaluate import evaluate, evaluate_async
+from jobqueue.keys import MODELS, QueueKeys
 from jobqueue.messages import Operation
 from jobqueue.server import ServerInfo
 from jobqueue.urls import Mode
@@ -293,3 +295,51 @@ async def test_models_of_a_cluster_are_seen_wherever_their_queues_live(masters):
     assert {found.announcement.queue: found.liveness for found in sightings} == {
         found.queue: Liveness.LIVE for found in announcements
     }
+
+
+async def test_a_server_of_a_cluster_that_is_silent_hides_its_own_queues_only(masters):
+    announcements = [announcement_of(f"s-{number}") for number in range(6)]
+    with connect(masters.url) as client, redis.Redis(port=masters.plain[1]) as second:
+        homes = {found.queue: client.get_node_from_key(f"{{q:{found.queue}}}:lo").port for found in announcements}
+        if client.get_node_from_key(MODELS).port == masters.plain[1]:
+            pytest.fail("the announcements themselves are to be on the server that answers")
+        for announcement in announcements:
+            announce(client, announcement, TOKENIZER)
+            Consumer(client, announcement.queue, "w", lease_ms=60_000, max_jobs=1).renew(loading=False)
+        async with connect_async(masters.url) as gateway:
+            await read_sightings(gateway, report=pytest.fail)
+            second.client_pause(1200, all=True)
+            sightings = await read_sightings(gateway, report=pytest.fail)
+            seen = {found.announcement.queue: found.liveness for found in sightings}
+            for queue, port in homes.items():
+                assert seen[queue] is (Liveness.ABSENT if port == masters.plain[1] else Liveness.LIVE)
+            again = await read_sightings(gateway, report=pytest.fail)
+            assert {found.liveness for found in again if found.announcement.queue in homes} == {Liveness.LIVE}
+
+
+async def test_a_slot_is_found_while_it_moves_and_after(masters):
+    queue = f"m-{uuid.uuid4()}@1"
+    keys = QueueKeys(queue).of_script()
+    with connect(masters.url) as client:
+        async with connect_async(masters.url) as gateway:
+
+            async def check_both_find_it() -> None:
+                assert evaluate(client, "liveness", keys) == await evaluate_async(gateway, "liveness", keys) == 0
+
+            await check_both_find_it()
+            for _ in masters.moving(client.keyslot(keys[0])):
+                await check_both_find_it()
+
+
+async def test_a_clusters_topology_is_learnt_anew_from_the_urls_nodes(masters):
+    with connect(masters.url) as client:
+        async with connect_async(masters.url) as gateway:
+            probe(client)
+            await probe_async(gateway)
+            for found in (client, gateway):
+                found.nodes_manager.slots_cache.clear()
+                found.nodes_manager.startup_nodes.clear()  # as if all that was found had moved
+            forget_connections(client)
+            await forget_connections_async(gateway)
+            assert client.get("a") is await gateway.get("a") is None
+            assert len(client.get_primaries()) == len(gateway.get_primaries()) == 2

@@ -1,0 +1,199 @@
+"""What Redis loses is admitted again by the gateways whose calls wait for it."""
+
+import asyncio
+
+import pytest
+import redis
+
+from jobqueue.channel import Channel
+from jobqueue.errors import QueueAwayError
+from jobqueue.lanes import Lane
+from jobqueue.pipeline import Pipeline
+from tests.support.queues import Depth, WorkerDouble, echo, finish_all, job_of, own_queue, producer_at, submission
+from tests.support.redis_servers import binaries, redis_server
+
+
+@pytest.fixture(params=binaries(), ids=["embedded", "own"][: len(binaries())])
+def url(request):
+    with redis_server(request.param) as url:
+        yield url
+
+
+@pytest.fixture
+def queue(url, monkeypatch):
+    monkeypatch.setattr("jobqueue.channel.RECONCILE_S", 0.05)
+    monkeypatch.setattr("jobqueue.channel.ADMIT_AGAIN_S", 0.05)
+    with own_queue(url) as queue:
+        yield queue
+
+
+def in_s(seconds):
+    return asyncio.get_running_loop().time() + seconds
+
+
+async def until(condition):
+    """Come back once `condition` holds."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - what it waits for happens in Redis
+            await asyncio.sleep(0.002)
+
+
+async def test_calls_that_wait_when_the_server_loses_everything_are_answered(queue, url):
+    calls = [job_of(5, 5, 5), job_of(7), job_of(2, 9)]
+    async with producer_at(url, max_job_tokens=10) as producer:
+        waiting = [
+            asyncio.create_task(producer.submit(submission(queue.name, call, deadline=in_s(30), lane=lane)))
+            for call, lane in zip(calls, (Lane.INTERACTIVE, Lane.BULK, Lane.BULK), strict=True)
+        ]
+        await until(lambda: queue.check_depth() == Depth(tokens=33, jobs=5))
+        queue.client.flushall()
+        await until(lambda: queue.check_depth() == Depth(tokens=33, jobs=5))
+        with WorkerDouble(url, queue.name):
+            results = await asyncio.gather(*waiting)
+    assert [result.rows for result in results] == [echo(call).rows for call in calls]
+    queue.check_idle()
+
+
+async def test_a_job_that_runs_when_the_server_loses_everything_is_answered_once(queue, url):
+    call = job_of(5)
+    async with producer_at(url) as producer:
+        waiting = asyncio.create_task(producer.submit(submission(queue.name, call, deadline=in_s(30))))
+        first, second = queue.consumer("first"), queue.consumer("second")
+        await until(lambda: queue.check_depth().jobs == 1)
+        lost = first.take(budget=10, num_held=0).jobs
+        queue.client.flushall()
+        await until(lambda: queue.check_depth().jobs == 1)
+        again = second.take(budget=10, num_held=0).jobs
+        assert finish_all(first, lost) == 0
+        assert finish_all(second, again) == 1
+        assert await waiting == echo(call)
+    queue.check_idle()
+
+
+async def test_a_job_of_which_another_was_answered_is_all_that_is_admitted_again(queue, url):
+    worker = queue.consumer("a")
+    async with producer_at(url, max_job_tokens=10) as producer:
+        call = job_of(10, 10)
+        waiting = asyncio.create_task(producer.submit(submission(queue.name, call, deadline=in_s(30))))
+        await until(lambda: queue.check_depth().jobs == 2)
+        stream = producer._channel(queue.name)._reader._stream
+        assert finish_all(worker, worker.take(budget=10, num_held=0).jobs) == 1
+        await until(lambda: queue.client.xlen(stream) == 0)
+        queue.client.flushall()
+        await until(lambda: queue.check_depth().jobs > 0)
+        assert queue.check_depth() == Depth(tokens=10, jobs=1)
+        assert finish_all(worker, worker.take(budget=10, num_held=0).jobs) == 1
+        assert (await waiting).rows == echo(call).rows
+    queue.check_idle()
+
+
+async def test_what_is_admitted_again_has_the_time_that_is_left(queue, url):
+    async with producer_at(url) as producer:
+        waiting = asyncio.create_task(producer.submit(submission(queue.name, job_of(5), deadline=in_s(3))))
+        await until(lambda: queue.check_depth().jobs == 1)
+        await asyncio.sleep(0.5)
+        queue.client.flushall()
+        await until(lambda: queue.check_depth().jobs == 1)
+        ((_, fields),) = queue.client.xrange(queue.lanes[Lane.INTERACTIVE])
+        assert 0 < int(fields[b"ttl_ms"]) <= 2500
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    queue.check_idle()
+
+
+async def test_limits_do_not_hold_for_what_was_admitted_before(queue, url):
+    async with producer_at(url, max_tokens=10) as producer:
+        waiting = asyncio.create_task(producer.submit(submission(queue.name, job_of(8), deadline=in_s(30))))
+        await until(lambda: queue.check_depth().jobs == 1)
+        queue.client.flushall()
+        queue.admit(10)
+        await until(lambda: queue.check_depth() == Depth(tokens=18, jobs=2))
+        with WorkerDouble(url, queue.name):
+            assert (await waiting).num_rows == 1
+
+
+async def test_a_call_that_is_given_up_while_it_is_lost_leaves_nothing(queue, url):
+    async with producer_at(url) as producer:
+        for delay_s in (0, 0.05, 0.1, 0.12, 0.15):
+            waiting = asyncio.create_task(producer.submit(submission(queue.name, job_of(5), deadline=in_s(30))))
+            await until(lambda: queue.check_depth().jobs == 1)
+            queue.client.flushall()
+            await asyncio.sleep(delay_s)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            await asyncio.sleep(0.2)
+            queue.check_idle()
+
+
+def lose_replies(monkeypatch, num):
+    """The next `num` pipelines are carried out, and their replies lost."""
+    real, left = Pipeline._outcomes, [num]
+
+    async def outcomes(self, calls):
+        found = await real(self, calls)
+        if left[0]:
+            left[0] -= 1
+            raise redis.ConnectionError("the reply was lost")
+        return found
+
+    monkeypatch.setattr(Pipeline, "_outcomes", outcomes)
+
+
+async def test_a_call_whose_admission_nobody_knows_of_is_admitted_again_and_answered_once(queue, url, monkeypatch):
+    lose_replies(monkeypatch, 1)
+    call = job_of(5)
+    async with producer_at(url) as producer:
+        waiting = asyncio.create_task(producer.submit(submission(queue.name, call, deadline=in_s(30))))
+        await until(lambda: queue.check_depth().jobs == 2)
+        with WorkerDouble(url, queue.name) as worker:
+            assert await waiting == echo(call)
+            await until(lambda: queue.check_depth().jobs == 0)
+        assert len({taken.job_id for taken in worker.ran}) == 1
+    queue.check_idle()
+
+
+async def test_a_call_that_cannot_be_admitted_for_long_is_refused(queue, url, monkeypatch):
+    monkeypatch.setattr("jobqueue.channel.ADMIT_PATIENCE_S", 0.2)
+    lose_replies(monkeypatch, 1000)
+    async with producer_at(url) as producer:
+        with pytest.raises(QueueAwayError, match="the reply was lost"):
+            await producer.submit(submission(queue.name, job_of(5), deadline=in_s(30)))
+
+
+async def test_while_the_server_is_known_to_be_away_calls_are_refused_at_once_and_served_again_after(
+    queue, url, monkeypatch
+):
+    call = job_of(5)
+    async with producer_at(url) as producer:
+        with WorkerDouble(url, queue.name):
+            await producer.submit(submission(queue.name, call, deadline=in_s(30)))
+            lose_replies(monkeypatch, 20)
+            channel = producer._channel(queue.name)
+            lost = asyncio.create_task(producer.submit(submission(queue.name, call, deadline=in_s(30))))
+            async with asyncio.timeout(5):
+                while not channel._pipeline.is_away:  # noqa: ASYNC110 - the pipeline tells nobody
+                    await asyncio.sleep(0.001)
+                with pytest.raises(QueueAwayError, match="Redis does not answer"):
+                    await producer.submit(submission(queue.name, call, deadline=in_s(30)))
+                while channel._pipeline.is_away:  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+            assert (await lost).rows == echo(call).rows
+            assert (await producer.submit(submission(queue.name, call, deadline=in_s(30)))).rows == echo(call).rows
+
+
+async def test_a_gateway_that_waits_for_nothing_asks_for_nothing(queue, url, monkeypatch):
+    asked = []
+    real = Channel._ask
+
+    async def ask(self, jobs):
+        asked.append(len(jobs))
+        await real(self, jobs)
+
+    monkeypatch.setattr(Channel, "_ask", ask)
+    async with producer_at(url) as producer:
+        with WorkerDouble(url, queue.name):
+            await producer.submit(submission(queue.name, job_of(5), deadline=in_s(30)))
+        asked.clear()
+        await asyncio.sleep(0.3)
+    assert asked == []
