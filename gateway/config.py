@@ -13,7 +13,9 @@ class GatewaySettings(Settings):
 
     model_config = SettingsConfigDict(cli_prog_name="qwen3-gateway")
 
-    redis: str = Field(description="URL of the Redis server: redis://, rediss:// or unix://")
+    redis: str = Field(
+        description="URL of Redis: redis://, unix://, redis+sentinel:// or redis+cluster://; rediss for TLS"
+    )
     listen: ListenAddress = Field("127.0.0.1:50051", description="HOST:PORT to listen on; port 0 takes a free one")
     default_embedding_model: str = Field("", description="model meant by an empty name; else the only one served")
     default_rerank_model: str = Field("", description="reranker meant by an empty name; else the only one served")

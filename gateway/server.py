@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 
 import grpc.aio
 import structlog
@@ -93,10 +94,11 @@ async def _await_redis(redis: AsyncRedis, stopping: asyncio.Event) -> None:
 
 async def _answers(redis: AsyncRedis) -> bool:
     try:
-        await probe_async(redis)
+        server = await probe_async(redis)
     except QueueAwayError as error:
         log.warning("waiting for redis", error=str(error))
         return False
+    log.info("redis", **asdict(server))
     return True
 
 

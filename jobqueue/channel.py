@@ -7,13 +7,15 @@ twice finds nobody waiting.
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from jobqueue.connection import AsyncRedis
 from jobqueue.cost import job_cost
 from jobqueue.errors import DrainingError, NoWorkerError, OutcomeUnknownError, QueueAwayError, QueueFullError
 from jobqueue.keys import REPLIES_TTL_S, QueueKeys
+from jobqueue.lanes import Lane
 from jobqueue.limits import UNMEASURED_TOKENS, QueueLimits
 from jobqueue.messages import Job, Result, encode_job
 from jobqueue.pending import PendingCall, PendingJob, Submission
@@ -21,11 +23,12 @@ from jobqueue.pipeline import Pipeline
 from jobqueue.replies import ReplyReader
 
 RECONCILE_S = 0.5
-ASKED_AT_ONCE = 500  # a script must not hold up the server
 ADMIT_AGAIN_S = 0.25
 ADMIT_PATIENCE_S = 5.0  # about what a failover takes
 
-_NO_ROOM, _NO_WORKER, _DRAINING = 0, -1, -2  # what admit.lua says in place of 1
+_ADMITTED, _NO_ROOM, _NO_WORKER, _DRAINING = 1, 0, -1, -2  # what admit.lua says of a call
+
+_ANY_ENTRY = (Lane.INTERACTIVE.key, b"0-1")  # to ask for, where the question is whether anybody answers
 
 
 class Channel:
@@ -33,11 +36,9 @@ class Channel:
 
     def __init__(self, client: AsyncRedis, queue: str, gateway: str, limits: QueueLimits) -> None:
         self._queue = queue
-        self._gateway = gateway
-        self._limits = limits
-        self._keys = QueueKeys(queue).of_script(gateway)
-        self._pipeline = Pipeline(client)
+        self._pipeline = Pipeline(client, QueueKeys(queue).of_script(gateway))
         self._reader = ReplyReader(client, queue, gateway)
+        self._admit_head = _admit_head(gateway, limits)
         self._calls: set[PendingCall] = set()
         self._withdrawals: set[asyncio.Task[None]] = set()
         self.has_ended = False
@@ -59,18 +60,17 @@ class Channel:
             raise QueueAwayError("Redis does not answer")
         call = PendingCall(submission, jobs)
         with self._tracked(call):
-            admission = asyncio.create_task(self._admit_patiently(call))
             try:
-                await asyncio.shield(admission)
-                return await call.result()
+                await self._admit_patiently(call)
+                return await call.answered
             finally:
                 call.is_over = True
-                if not all(job.is_answered for job in call.jobs):
-                    self._in_background(call, admission)
+                if any(job.result is None for job in call.jobs):
+                    self._in_background(self._withdraw(call))
 
     @contextlib.contextmanager
     def _tracked(self, call: PendingCall) -> Iterator[None]:
-        with self._reader.expect({job.id: job.waiter for job in call.jobs}):
+        with self._reader.expect({job.id: partial(call.answer, job) for job in call.jobs}):
             self._calls.add(call)
             try:
                 yield
@@ -85,25 +85,16 @@ class Channel:
             try:
                 return await self._admit(call, call.jobs, again=False)
             except OutcomeUnknownError:
-                if call.is_over or loop.time() > give_up:
+                if loop.time() > give_up:
                     raise
             await asyncio.sleep(ADMIT_AGAIN_S)
 
     async def _admit(self, call: PendingCall, jobs: Sequence[PendingJob], *, again: bool) -> None:
         """Admit all of `jobs`, or raise; `again`: they were admitted before, so no limit holds."""
-        submission = call.submission
-        max_tokens, max_jobs = self._limits.of(submission.lane)
-        arguments: list[Any] = [submission.lane.key, max_tokens, max_jobs, REPLIES_TTL_S, self._gateway, call.ttl_ms()]
-        arguments += [submission.request_id, int(submission.wakeable), int(again), submission.tenant]
-        arguments += [self._limits.max_wait_ms, UNMEASURED_TOKENS]
-        for pending in jobs:
-            job = pending.job
-            cost = job_cost(job.lengths, len(job.prefix), submission.attention_cost)
-            arguments += [sum(job.lengths), cost, pending.id, encode_job(job)]
-        verdict, *rest = await self._pipeline.run("admit", self._keys, arguments)
+        call.admission = self._pipeline.send("admit", self._admit_head, _admit_item(call, jobs, again=again))
+        call.admission.add_done_callback(partial(_note_entries, jobs))  # also where this task is cancelled meanwhile
+        verdict, *rest = await asyncio.shield(call.admission)
         self._raise_refusal(verdict, rest)
-        for pending, entry_id in zip(jobs, rest, strict=True):
-            pending.admitted_as(entry_id)
 
     def _raise_refusal(self, verdict: int, rest: Sequence[int]) -> None:
         if verdict == _DRAINING:
@@ -122,19 +113,16 @@ class Channel:
 
     async def _reconcile(self) -> None:
         """Ask which jobs the queue still has, and admit again what it has lost; at the least, see if Redis is back."""
-        asked = [(call, job) for call in self._calls for job in call.admitted]
-        for start in range(0, len(asked), ASKED_AT_ONCE):
-            await self._ask(asked[start : start + ASKED_AT_ONCE])
-        if not asked and self._pipeline.is_away:
-            await self._ask([])
+        asked = [(call.submission.lane, job) for call in self._calls for job in call.admitted]
+        if asked or self._pipeline.is_away:
+            await self._ask(asked)
         await asyncio.gather(*(self._admit_again(call) for call in list(self._calls) if call.lost))
 
-    async def _ask(self, asked: Sequence[tuple[PendingCall, PendingJob]]) -> None:
-        arguments: list[Any] = [REPLIES_TTL_S]
-        for call, job in asked:
-            arguments += [call.submission.lane.key, job.entry_id]
-        reply = await self._pipeline.run("known", self._keys, arguments)
-        for (_, job), is_known in zip(asked, reply, strict=True):
+    async def _ask(self, asked: Sequence[tuple[Lane, PendingJob]]) -> None:
+        items: list[tuple[str, bytes | None]] = [(lane.key, job.entry_id) for lane, job in asked]
+        replies = [self._pipeline.send("known", (REPLIES_TTL_S,), item) for item in items or [_ANY_ENTRY]]
+        known = await asyncio.gather(*replies)
+        for (_, job), is_known in zip(asked, known, strict=False):
             job.noted(is_known=bool(is_known))
 
     async def _admit_again(self, call: PendingCall) -> None:
@@ -145,21 +133,45 @@ class Channel:
 
     async def _withdraw(self, call: PendingCall) -> None:
         """End jobs that nobody waits for any more. Where Redis is away, their time to live ends them."""
+        if call.admission is not None:
+            await asyncio.wait([call.admission])
         submission = call.submission
-        arguments: list[Any] = []
-        for pending in call.admitted:
-            num_tokens = sum(pending.job.lengths)
-            arguments += [submission.lane.key, pending.entry_id, num_tokens, submission.tenant, b"", b""]
-        if arguments:
-            with contextlib.suppress(QueueAwayError):
-                await self._pipeline.run("finish", self._keys, arguments)
+        replies = [
+            self._pipeline.send(
+                "finish", (), (submission.lane.key, job.entry_id, sum(job.job.lengths), submission.tenant, b"", b"")
+            )
+            for job in call.admitted
+        ]
+        await asyncio.gather(*replies, return_exceptions=True)
 
-    def _in_background(self, call: PendingCall, admission: "asyncio.Task[None]") -> None:
-        async def withdraw() -> None:
-            await asyncio.wait([admission])
-            admission.exception()  # whatever it was: only what was admitted is withdrawn
-            await self._withdraw(call)
-
-        task = asyncio.create_task(withdraw())
+    def _in_background(self, withdrawal: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(withdrawal)
         self._withdrawals.add(task)
         task.add_done_callback(self._withdrawals.discard)
+
+
+def _admit_head(gateway: str, limits: QueueLimits) -> tuple[Any, ...]:
+    """What admit.lua wants once."""
+    of_lanes = (*limits.of(Lane.INTERACTIVE), *limits.of(Lane.BULK))
+    return (gateway, REPLIES_TTL_S, *of_lanes, limits.max_wait_ms, UNMEASURED_TOKENS)
+
+
+def _admit_item(call: PendingCall, jobs: Sequence[PendingJob], *, again: bool) -> list[Any]:
+    """What admit.lua wants of a call."""
+    submission = call.submission
+    item: list[Any] = [submission.lane.key, call.ttl_ms(), submission.request_id, submission.tenant]
+    item += [int(submission.wakeable), int(again), len(jobs)]
+    for pending in jobs:
+        job = pending.job
+        cost = job_cost(job.lengths, len(job.prefix), submission.attention_cost)
+        item += [sum(job.lengths), cost, pending.id, encode_job(job)]
+    return item
+
+
+def _note_entries(jobs: Sequence[PendingJob], admission: "asyncio.Future[list[Any]]") -> None:
+    if admission.cancelled() or admission.exception() is not None:
+        return
+    verdict, *entry_ids = admission.result()
+    if verdict == _ADMITTED:
+        for pending, entry_id in zip(jobs, entry_ids, strict=True):
+            pending.admitted_as(entry_id)

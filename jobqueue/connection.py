@@ -145,11 +145,8 @@ def probe(client: SyncRedis) -> ServerInfo:
     """
     with redis_border(), refusals():
         if not isinstance(client, LateCluster):
-            return _describe(client, client.info(), _saved(client))
-        nodes = client.get_primaries()
-        return weakest(
-            [_describe(client, client.info(target_nodes=node), _saved(client, target_nodes=node)) for node in nodes]
-        )
+            return _describe(client)
+        return weakest([_describe(client, target_nodes=node) for node in client.get_primaries()])
 
 
 async def probe_async(client: AsyncRedis) -> ServerInfo:
@@ -157,18 +154,9 @@ async def probe_async(client: AsyncRedis) -> ServerInfo:
     with redis_border(), refusals():
         async with asyncio.timeout(REPLY_TIMEOUT_S):
             if not is_cluster(client):
-                return _describe(client, await client.info(), await _saved_async(client))
-            cluster = cast(AsyncCluster, client)
-            await cluster.initialize()
-            nodes = cluster.get_primaries()
-            return weakest(
-                [
-                    _describe(
-                        client, await client.info(target_nodes=node), await _saved_async(client, target_nodes=node)
-                    )
-                    for node in nodes
-                ]
-            )
+                return await _describe_async(client)
+            cluster = await cast(AsyncCluster, client).initialize()
+            return weakest([await _describe_async(client, target_nodes=node) for node in cluster.get_primaries()])
 
 
 def _options(url: ServerUrl) -> dict[str, Any]:
@@ -232,8 +220,13 @@ def _unknown_options() -> Iterator[None]:
         raise UnsuitableServerError("redis: the URL has options that redis-py does not know, or not so") from None
 
 
-def _describe(client: SyncRedis | AsyncRedis, info: Any, save: str | None) -> ServerInfo:
-    return describe_server(info, mode=_mode(client), save=save)
+def _describe(client: Any, **where: Any) -> ServerInfo:
+    return describe_server(client.info(**where), mode=_mode(client), save=_saved(client, **where))
+
+
+async def _describe_async(client: Any, **where: Any) -> ServerInfo:
+    info = await client.info(**where)
+    return describe_server(info, mode=_mode(client), save=await _saved_async(client, **where))
 
 
 def _mode(client: SyncRedis | AsyncRedis) -> Mode:
@@ -246,7 +239,7 @@ def _mode(client: SyncRedis | AsyncRedis) -> Mode:
 def _saved(client: Any, **where: Any) -> str | None:
     """The setting `save`; None where the server does not tell, as managed ones do not."""
     try:
-        return cast(str, client.config_get("save", **where)["save"])
+        return cast(str | None, client.config_get("save", **where).get("save"))
     except ResponseError as error:
         if is_away(error):
             raise
@@ -255,7 +248,7 @@ def _saved(client: Any, **where: Any) -> str | None:
 
 async def _saved_async(client: Any, **where: Any) -> str | None:
     try:
-        return cast(str, (await client.config_get("save", **where))["save"])
+        return cast(str | None, (await client.config_get("save", **where)).get("save"))
     except ResponseError as error:
         if is_away(error):
             raise

@@ -211,7 +211,7 @@ class Consumer:
             arguments: list[Any] = []
             for job, answer in pairs:
                 arguments += [job.lane.key, job.entry_id, job.tokens, job.tenant, job.job_id, answer]
-            num_ended += self._run("finish", arguments, gateway=gateway.decode())
+            num_ended += sum(self._run("finish", arguments, gateway=gateway.decode()))
         return num_ended
 
     def _create_group(self, stream: str) -> None:

@@ -4,13 +4,12 @@ import asyncio
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 from jobqueue.chunks import merge
 from jobqueue.errors import JobFailedError
 from jobqueue.lanes import Lane
-from jobqueue.messages import Failure, Job, Result
-from jobqueue.replies import Waiter
+from jobqueue.messages import Answer, DecodeError, Failure, Job, Result
 
 MOST_ABSENCES = 2  # between one and the next, an answer that was on its way has been read
 
@@ -37,18 +36,10 @@ class PendingJob:
     """A job until it is answered. `absences`: how often in a row the queue did not know its entry."""
 
     job: Job
-    waiter: Waiter
     id: bytes = field(default_factory=lambda: os.urandom(16))
     entry_id: bytes | None = None
     absences: int = 0
-
-    @property
-    def is_answered(self) -> bool:
-        return self.waiter.done()
-
-    @property
-    def is_lost(self) -> bool:
-        return not self.is_answered and self.absences >= MOST_ABSENCES
+    result: Result | None = None
 
     def admitted_as(self, entry_id: bytes) -> None:
         self.entry_id, self.absences = entry_id, 0
@@ -58,40 +49,48 @@ class PendingJob:
 
 
 class PendingCall:
-    """A call's jobs, from before their admission until it is answered or given up."""
+    """A call's jobs, from before their admission until it is answered or given up.
+
+    `answered` brings the result, or JobFailedError with the call's own sequence number, or DecodeError.
+    """
 
     def __init__(self, submission: Submission, jobs: Sequence[Job]) -> None:
-        loop = asyncio.get_running_loop()
         self.submission = submission
-        self.jobs = [PendingJob(job=job, waiter=loop.create_future()) for job in jobs]
+        self.jobs = [PendingJob(job=job) for job in jobs]
+        self.answered: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self.admission: asyncio.Future[list[Any]] | None = None  # the last one; its outcome is the script's reply
         self.is_over = False
 
     @property
     def admitted(self) -> list[PendingJob]:
         """Those that wait for an answer, as far as is known."""
-        return [job for job in self.jobs if job.entry_id is not None and not job.is_answered]
+        return [job for job in self.jobs if job.entry_id is not None and job.result is None]
 
     @property
     def lost(self) -> list[PendingJob]:
         """Those that the queue has forgotten."""
-        return [job for job in self.jobs if job.is_lost]
+        return [job for job in self.admitted if job.absences >= MOST_ABSENCES]
 
     def ttl_ms(self) -> int:
         return max(int((self.submission.deadline - asyncio.get_running_loop().time()) * 1000), 1)
 
-    async def result(self) -> Result:
-        """Wait for all answers, or for the first failure: JobFailedError with the call's own sequence number."""
-        last: Any = None
-        for answered in asyncio.as_completed([job.waiter for job in self.jobs]):
-            last = await answered
-            if isinstance(last, Failure):
-                raise JobFailedError(self._in_call(last))
-        return merge([cast(Result, job.waiter.result()) for job in self.jobs], last=last)
+    def answer(self, job: PendingJob, answer: Answer | DecodeError) -> None:
+        """One of its jobs was answered. A second answer, or one after a failure, changes nothing."""
+        if self.answered.done() or job.result is not None:
+            return
+        if isinstance(answer, Result):
+            job.result = answer
+            results = [other.result for other in self.jobs if other.result is not None]
+            if len(results) == len(self.jobs):
+                self.answered.set_result(merge(results, last=answer))
+        else:
+            error = JobFailedError(self._in_call(answer, job)) if isinstance(answer, Failure) else answer
+            self.answered.set_exception(error)
+            self.answered.exception()  # seen: the call may be given up in this very moment
 
-    def _in_call(self, failure: Failure) -> Failure:
+    def _in_call(self, failure: Failure, failed: PendingJob) -> Failure:
         """The failure, its sequence counted within the call instead of within its job."""
         if failure.sequence < 0:
             return failure
-        place = next(i for i, job in enumerate(self.jobs) if job.is_answered and job.waiter.result() is failure)
-        offset = sum(len(job.job.tails) for job in self.jobs[:place])
-        return replace(failure, sequence=offset + failure.sequence)
+        before = self.jobs[: self.jobs.index(failed)]
+        return replace(failure, sequence=failure.sequence + sum(len(job.job.tails) for job in before))

@@ -1,99 +1,122 @@
-"""Script calls from one event loop: all that are made in one tick travel as one pipeline.
+"""Script calls on one queue from one event loop: what waits for the last round trip travels in the next one.
 
+A script that takes a list of things takes those of all callers at once, so that a busy gateway sends few, long calls.
 One await per command costs redis-py about three times as much CPU.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import redis
 
 from jobqueue import scripts
-from jobqueue.connection import REPLY_TIMEOUT_S, AsyncRedis, forget_connections_async, is_away, is_cluster
+from jobqueue.connection import REPLY_TIMEOUT_S, AsyncRedis, forget_connections_async, is_away
 from jobqueue.errors import OutcomeUnknownError, QueueAwayError
+
+AT_ONCE = 256  # a script must not hold up the server for long
+
+Item = Sequence[Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Call:
+    """One item of a script's list, and who waits for its reply."""
+
     name: str
-    keys: Sequence[str]
-    arguments: Sequence[Any]
+    head: tuple[Any, ...]
+    item: Item
     reply: "asyncio.Future[Any]"
 
 
 class Pipeline:
-    """Coalesces script calls on one queue; safe for any number of tasks of one loop.
+    """Coalesces script calls; safe for any number of tasks of one loop.
 
-    `is_away`: the last pipeline got no replies.
+    `is_away`: the last round trip brought no replies.
     """
 
-    def __init__(self, client: AsyncRedis) -> None:
+    def __init__(self, client: AsyncRedis, keys: Sequence[str]) -> None:
         self._redis = client
-        self._is_cluster = is_cluster(client)
+        self._keys = keys
         self._waiting: list[_Call] = []
         self._sender: asyncio.Task[None] | None = None
         self.is_away = False
 
-    async def run(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        """The script's reply.
+    def send(self, name: str, head: tuple[Any, ...], item: Item) -> "asyncio.Future[Any]":
+        """Have the script run with `head` and a list in which `item` is one; the item's own reply.
 
-        Raises QueueAwayError where Redis refuses it now, OutcomeUnknownError where no reply came: it may have run then.
+        It raises QueueAwayError where Redis refuses it now, OutcomeUnknownError where no reply came: the script may
+        have run then. The script runs whether or not anybody waits for the reply.
         """
         reply = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Call(name=name, keys=keys, arguments=arguments, reply=reply))
+        self._waiting.append(_Call(name=name, head=head, item=item, reply=reply))
         if self._sender is None:
             self._sender = asyncio.create_task(self._send_all())
-        return await reply
+        return reply
 
     async def _send_all(self) -> None:
         try:
             while self._waiting:
                 calls, self._waiting = self._waiting, []
-                for call, outcome in zip(calls, await self._send(calls), strict=True):
-                    _settle(call, outcome)
+                groups = list(_grouped(calls))
+                for group, outcome in zip(groups, await self._outcomes(groups), strict=True):
+                    _settle(group, outcome)
         finally:
             self._sender = None
 
-    async def _send(self, calls: Sequence[_Call]) -> Sequence[Any]:
-        """An outcome per call: a reply, or the exception that its caller is to see."""
+    async def _outcomes(self, groups: Sequence[Sequence[_Call]]) -> Sequence[Any]:
+        """An outcome per group: replies, or the exception that its callers are to see."""
         try:
             async with asyncio.timeout(REPLY_TIMEOUT_S):
-                outcomes = await self._outcomes(calls)
+                outcomes = await self._round_trip(groups)
         except Exception as error:  # noqa: BLE001 - each caller raises it
-            outcomes = [OutcomeUnknownError(str(error)) if is_away(error) else error] * len(calls)
+            outcomes = [OutcomeUnknownError(str(error)) if is_away(error) else error] * len(groups)
         self.is_away = all(isinstance(outcome, OutcomeUnknownError) for outcome in outcomes)
         if self.is_away or any(is_away(outcome) for outcome in outcomes):
             await forget_connections_async(self._redis)
         return [QueueAwayError(str(outcome)) if is_away(outcome) else outcome for outcome in outcomes]
 
-    async def _outcomes(self, calls: Sequence[_Call]) -> Sequence[Any]:
-        pipeline = self._redis.pipeline(transaction=False)
-        for call in calls:
-            script = scripts.load(call.name)
-            if self._is_cluster:  # redis-py has no EVALSHA in a cluster's pipelines
-                pipeline.eval(script.source, len(call.keys), *call.keys, *call.arguments)
-            else:
-                pipeline.evalsha(script.digest, len(call.keys), *call.keys, *call.arguments)
+    async def _round_trip(self, groups: Sequence[Sequence[_Call]]) -> Sequence[Any]:
+        pipeline: Any = self._redis.pipeline(transaction=False)
+        for group in groups:
+            # Not evalsha(), which redis-py's Cluster pipelines do not have.
+            pipeline.execute_command("EVALSHA", scripts.load(group[0].name).digest, *self._arguments(group))
         outcomes = await pipeline.execute(raise_on_error=False)
-        return [await self._reloaded(call, outcome) for call, outcome in zip(calls, outcomes, strict=True)]
+        return [await self._reloaded(group, outcome) for group, outcome in zip(groups, outcomes, strict=True)]
 
-    async def _reloaded(self, call: _Call, outcome: Any) -> Any:
+    async def _reloaded(self, group: Sequence[_Call], outcome: Any) -> Any:
         """The outcome, or that of sending the source where the server did not know the script."""
         if not isinstance(outcome, redis.exceptions.NoScriptError):
             return outcome
         try:
-            script = scripts.load(call.name)
-            return await self._redis.eval(script.source, len(call.keys), *call.keys, *call.arguments)
+            return await self._redis.execute_command(
+                "EVAL", scripts.load(group[0].name).source, *self._arguments(group)
+            )
         except redis.ResponseError as error:
             return error
 
+    def _arguments(self, group: Sequence[_Call]) -> Iterator[Any]:
+        return chain([len(self._keys)], self._keys, group[0].head, *(call.item for call in group))
 
-def _settle(call: _Call, outcome: Any) -> None:
-    if call.reply.cancelled():
-        return
-    if isinstance(outcome, Exception):
-        call.reply.set_exception(outcome)
-    else:
-        call.reply.set_result(outcome)
+
+def _grouped(calls: Sequence[_Call]) -> Iterator[Sequence[_Call]]:
+    """Calls that one script call can carry: of the same script and head, and not too many."""
+    groups: dict[tuple[Any, ...], list[_Call]] = {}
+    for call in calls:
+        groups.setdefault((call.name, call.head), []).append(call)
+    for group in groups.values():
+        yield from (group[start : start + AT_ONCE] for start in range(0, len(group), AT_ONCE))
+
+
+def _settle(group: Sequence[_Call], outcome: Any) -> None:
+    outcomes = [outcome] * len(group) if isinstance(outcome, Exception) else outcome
+    for call, reply in zip(group, outcomes, strict=True):
+        if call.reply.cancelled():
+            continue
+        if isinstance(reply, Exception):
+            call.reply.set_exception(reply)
+            call.reply.exception()  # seen, where nobody waits for it any more
+        else:
+            call.reply.set_result(reply)

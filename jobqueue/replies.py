@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from jobqueue.connection import REPLY_TIMEOUT_S, AsyncRedis, redis_border
@@ -16,7 +16,7 @@ AT_ONCE = 64
 RETRY_S = 0.2
 IDLE_S = 60.0  # a reader holds a connection: not for ever for a revision that is gone
 
-Waiter: TypeAlias = "asyncio.Future[Answer]"
+Tell: TypeAlias = Callable[[Answer | DecodeError], None]
 
 
 class ReplyReader:
@@ -25,23 +25,23 @@ class ReplyReader:
     def __init__(self, client: AsyncRedis, queue: str, gateway: str) -> None:
         self._redis = client
         self._stream = QueueKeys(queue).replies(gateway)
-        self._waiters: dict[bytes, Waiter] = {}
+        self._waiting: dict[bytes, Tell] = {}
 
     @contextlib.contextmanager
-    def expect(self, waiters: Mapping[bytes, Waiter]) -> Iterator[None]:
-        """Answers of these job ids go to these futures, for as long as the context lasts."""
-        self._waiters |= waiters
+    def expect(self, tell: Mapping[bytes, Tell]) -> Iterator[None]:
+        """Answers of these job ids are told to whom they belong, for as long as the context lasts."""
+        self._waiting |= tell
         try:
             yield
         finally:
-            for job_id in waiters:
-                del self._waiters[job_id]
+            for job_id in tell:
+                del self._waiting[job_id]
 
     async def run(self) -> None:
         """Read replies, through losses of the connection, until nobody has waited for any for a while."""
         consumed: list[bytes] = []
         idle_since = time.monotonic()
-        while self._waiters or time.monotonic() - idle_since < IDLE_S:
+        while self._waiting or time.monotonic() - idle_since < IDLE_S:
             try:
                 entries = await self._read(consumed)
             except QueueAwayError:
@@ -50,7 +50,7 @@ class ReplyReader:
             for _, fields in entries:
                 self._deliver(fields)
             consumed = [entry_id for entry_id, _ in entries]
-            if self._waiters or entries:
+            if self._waiting or entries:
                 idle_since = time.monotonic()
 
     async def _read(self, consumed: Sequence[bytes]) -> list[tuple[bytes, dict[bytes, bytes]]]:
@@ -69,16 +69,14 @@ class ReplyReader:
         return streams[0][1] if streams else []
 
     def _deliver(self, fields: dict[bytes, bytes]) -> None:
+        """An answer that cannot be read fails its own call, not the reader that all calls share."""
         for job_id, payload in fields.items():
-            waiter = self._waiters.get(job_id)
-            if waiter is not None and not waiter.done():
-                _settle(waiter, payload)
-
-
-def _settle(waiter: Waiter, payload: bytes) -> None:
-    """An answer that cannot be read fails its own call, not the reader that all calls share."""
-    try:
-        waiter.set_result(decode_answer(payload))
-    except DecodeError as error:
-        waiter.set_exception(error)
-        waiter.exception()  # seen: where several answers of a call cannot be read, only the first is raised
+            tell = self._waiting.get(job_id)
+            if tell is None:
+                continue
+            try:
+                answer = decode_answer(payload)
+            except DecodeError as error:
+                tell(error)
+            else:
+                tell(answer)

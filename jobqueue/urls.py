@@ -87,12 +87,14 @@ def _together(mode: Mode, base: str, rest: str) -> ServerUrl:
     authority, _, path = head.partition("/")
     user, _, hosts = authority.rpartition("@")
     service, _, database = path.partition("/") if mode is Mode.SENTINEL else ("", "", path)
-    if (mode is Mode.SENTINEL) != bool(service) or (mode is Mode.CLUSTER and database not in {"", "0"}):
+    if (mode is Mode.SENTINEL) != bool(service):
         raise ValueError(path)
     _check_database(database)
     pieces = [_checked(_parsed(f"{base}://{user}@{host}/{database}?{query}")) for host in hosts.split(",")]
     addresses = tuple((piece.pop("host"), piece.pop("port", _DEFAULT_PORTS[mode])) for piece in pieces)
     options = pieces[0]
+    if mode is Mode.CLUSTER and options.pop("db", 0):
+        raise ValueError("a Cluster has database 0 only")
     tls = options.pop("connection_class", None) is SSLConnection
     sentinel_user = {name: options.pop(f"sentinel_{name}", None) for name in ("username", "password")}
     return ServerUrl(

@@ -15,7 +15,9 @@ class WorkerSettings(Settings):
     model_config = SettingsConfigDict(cli_prog_name="qwen3-worker")
 
     model: CliPositionalArg[str] = Field(description="hub id or local folder of the checkpoint")
-    redis: str = Field(description="URL of the Redis server: redis://, rediss:// or unix://")
+    redis: str = Field(
+        description="URL of Redis: redis://, unix://, redis+sentinel:// or redis+cluster://; rediss for TLS"
+    )
     task: Literal["embedding", "rerank"] | None = Field(None, description="where the checkpoint does not say it")
     name: str | None = Field(None, description="the id that requests name; else the hub id or the folder's name")
     revision: str | None = Field(None, description="hub revision to load; for a folder, what to call it")

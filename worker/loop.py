@@ -32,6 +32,7 @@ MAX_HELD_BATCHES = 2  # the one that runs and the next
 RETRY_S = 0.5
 LEAST_ROOM_SHARE = 8  # an eighth of a batch is worth another round trip to Redis
 MAX_REFILLS = 8
+CONFIRM_AFTER_S = 0.02  # a batch that begins as soon as it was taken need not ask again
 
 log = structlog.get_logger()
 
@@ -240,7 +241,9 @@ class WorkerLoop(Generic[StartedT, ComputedT]):
                 self._held.add(-1)
 
     def _confirm(self, batch: Sequence[Work]) -> Sequence[Work]:
-        """Nothing is computed for a caller who has gone or whose deadline has passed."""
+        """Nothing is computed for a caller who has gone, or whose deadline has passed, since the batch was taken."""
+        if time.monotonic() - min(work.taken_at for work in batch) < CONFIRM_AFTER_S:
+            return batch
         confirmed = self._patiently(lambda: self._consumer.confirm([work.taken for work in batch]))
         still_wanted = {taken.job_id for taken in confirmed}
         return [work for work in batch if work.taken.job_id in still_wanted]

@@ -6,7 +6,7 @@ import secrets
 import socket
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import structlog
 import torch
@@ -125,11 +125,12 @@ def _await_redis(redis: SyncRedis, stopping: threading.Event) -> bool:
     """Wait for a server that answers; False if told to stop first. A worker may start before its Redis does."""
     while not stopping.is_set():
         try:
-            probe(redis)
+            server = probe(redis)
         except QueueAwayError as error:
             log.warning("waiting for redis", error=str(error))
             stopping.wait(RECONNECT_S)
         else:
+            log.info("redis", **asdict(server))
             return True
     return False
 

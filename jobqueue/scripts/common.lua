@@ -37,9 +37,9 @@ local function end_job(lane, id, tokens, tenant)
   return true
 end
 
-local function renew_lease(leases, consumer, lease_ms)
+local function renew_lease(leases, consumer, lease_ms, now_ms)
   redis.call('ZREM', leases, consumer)
-  redis.call('ZADD', leases, server_time_ms() + tonumber(lease_ms), consumer)
+  redis.call('ZADD', leases, now_ms + tonumber(lease_ms), consumer)
 end
 
 -- What live workers end per second together: admission reads it at every call, so it is added up here.

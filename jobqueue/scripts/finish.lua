@@ -2,22 +2,21 @@
 -- A second finisher changes nothing, and sends nothing.
 --
 -- ARGV  per job: lane, entry id, tokens, tenant, job id, answer
--- Returns how many jobs this call ended.
+-- Returns per job 1 where this call ended it, or 0.
 
-local reply, num_ended = {}, 0
+local answers, replies = {}, {}
 
 for i = 1, #ARGV, 6 do
   local lane, id, tokens, tenant, job_id, answer = unpack(ARGV, i, i + 5)
-  if end_job(lane, id, tokens, tenant) then  -- its first write uses no memory: a full server drains
-    num_ended = num_ended + 1
-    if answer ~= '' then
-      reply[#reply + 1] = job_id
-      reply[#reply + 1] = answer
-    end
+  local is_ended = end_job(lane, id, tokens, tenant)  -- its first write uses no memory: a full server drains
+  if is_ended and answer ~= '' then
+    answers[#answers + 1] = job_id
+    answers[#answers + 1] = answer
   end
+  replies[#replies + 1] = is_ended and 1 or 0
 end
 
-if #reply > 0 then
-  redis.call('XADD', REPLIES, 'NOMKSTREAM', '*', unpack(reply))
+if #answers > 0 then
+  redis.call('XADD', REPLIES, 'NOMKSTREAM', '*', unpack(answers))
 end
-return num_ended
+return replies

@@ -18,9 +18,9 @@ local num_held, num_taken_before = tonumber(ARGV[6]), tonumber(ARGV[7])
 local replies_prefix, poison_answer, max_deliveries = ARGV[8], ARGV[9], tonumber(ARGV[10])
 local lanes = ARGV[5] == 'lo' and {'lo', 'hi'} or {'hi', 'lo'}
 
-renew_lease(WORKERS, consumer, ARGV[2])  -- begins with a write that uses no memory
 local now_us = server_time_us()
 local now_ms = math.floor(now_us / 1000)
+renew_lease(WORKERS, consumer, ARGV[2], now_ms)  -- begins with a write that uses no memory
 if redis.call('HGET', CONTROL, 'paused') then
   return {now_us, PAUSED}
 end

@@ -7,7 +7,7 @@ import pytest
 from jobqueue.consumer import Consumer
 from jobqueue.errors import DrainingError, QueueFullError
 from jobqueue.lanes import Lane
-from tests.support.queues import Depth, WorkerDouble, finish_all, job_of, own_queue, producer_at, submission
+from tests.support.queues import Depth, WorkerDouble, finish_all, job_of, own_queue, producer_at, submission, until
 
 PACE = 100  # tokens a second, of which interactive work may wait for 10 s
 MOST_RETRY_MS = 30_000
@@ -162,8 +162,7 @@ async def test_a_draining_queue_admits_nothing_new_and_ends_what_it_has(queue, a
     deadline = asyncio.get_running_loop().time() + 30
     async with producer_at(any_redis_url) as producer:
         waiting = asyncio.create_task(producer.submit(submission(queue.name, job_of(5), deadline=deadline)))
-        while queue.check_depth() == Depth(tokens=0, jobs=0):
-            await asyncio.sleep(0.002)
+        await until(lambda: queue.check_depth() == Depth(tokens=5, jobs=1))
         queue.client.hset(queue.keys.control, "draining", 1)
         with pytest.raises(DrainingError, match=f"{queue.name} is being drained"):
             await producer.submit(submission(queue.name, job_of(5), deadline=deadline))

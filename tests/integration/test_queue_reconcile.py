@@ -9,7 +9,17 @@ from jobqueue.channel import Channel
 from jobqueue.errors import QueueAwayError
 from jobqueue.lanes import Lane
 from jobqueue.pipeline import Pipeline
-from tests.support.queues import Depth, WorkerDouble, echo, finish_all, job_of, own_queue, producer_at, submission
+from tests.support.queues import (
+    Depth,
+    WorkerDouble,
+    echo,
+    finish_all,
+    job_of,
+    own_queue,
+    producer_at,
+    submission,
+    until,
+)
 from tests.support.redis_servers import binaries, redis_server
 
 
@@ -29,13 +39,6 @@ def queue(url, monkeypatch):
 
 def in_s(seconds):
     return asyncio.get_running_loop().time() + seconds
-
-
-async def until(condition):
-    """Come back once `condition` holds."""
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - what it waits for happens in Redis
-            await asyncio.sleep(0.002)
 
 
 async def test_calls_that_wait_when_the_server_loses_everything_are_answered(queue, url):
@@ -128,16 +131,16 @@ async def test_a_call_that_is_given_up_while_it_is_lost_leaves_nothing(queue, ur
 
 def lose_replies(monkeypatch, num):
     """The next `num` pipelines are carried out, and their replies lost."""
-    real, left = Pipeline._outcomes, [num]
+    real, left = Pipeline._round_trip, [num]
 
-    async def outcomes(self, calls):
-        found = await real(self, calls)
+    async def round_trip(self, groups):
+        found = await real(self, groups)
         if left[0]:
             left[0] -= 1
             raise redis.ConnectionError("the reply was lost")
         return found
 
-    monkeypatch.setattr(Pipeline, "_outcomes", outcomes)
+    monkeypatch.setattr(Pipeline, "_round_trip", round_trip)
 
 
 async def test_a_call_whose_admission_nobody_knows_of_is_admitted_again_and_answered_once(queue, url, monkeypatch):

@@ -1,5 +1,6 @@
 """Parts of the queue's tests: a queue of its own for each test, and a worker that is a real Consumer in a thread."""
 
+import asyncio
 import contextlib
 import os
 import struct
@@ -104,6 +105,13 @@ def wait_for(condition: Callable[[], object]) -> None:
         time.sleep(0.002)
 
 
+async def until(condition: Callable[[], object]) -> None:
+    """Come back once `condition` holds."""
+    async with asyncio.timeout(GIVE_UP_S):
+        while not condition():  # noqa: ASYNC110 - what it waits for happens in Redis
+            await asyncio.sleep(0.002)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Depth:
     tokens: int
@@ -149,11 +157,11 @@ class OwnQueue:
         unmeasured_tokens: int = NO_LIMIT,
     ) -> list:
         """The admit script's reply."""
-        arguments = [lane.key, max_tokens, max_jobs, REPLIES_TTL_S, gateway, ttl_ms, request_id, int(wakeable)]
-        arguments += [int(again), tenant, MAX_WAIT_MS, unmeasured_tokens]
+        most = [max_tokens, max_jobs, max_tokens, max_jobs, MAX_WAIT_MS, unmeasured_tokens]
+        call = [lane.key, ttl_ms, request_id, tenant, int(wakeable), int(again), len(sizes)]
         for size in sizes:
-            arguments += [size, size, os.urandom(16), encode_job(job_of(size))]
-        reply = self._run("admit", gateway, arguments)
+            call += [size, size, os.urandom(16), encode_job(job_of(size))]
+        (reply,) = self._run("admit", gateway, [gateway, REPLIES_TTL_S, *most, *call])
         self.check_depth()
         return reply
 
@@ -164,7 +172,8 @@ class OwnQueue:
 
     def cancel(self, entry_id: bytes, tokens: int, lane: Lane = Lane.INTERACTIVE, tenant: str = "") -> int:
         """End a job without an answer, as a gateway does; how many were ended."""
-        return self._run("finish", "gw", [lane.key, entry_id, tokens, tenant, b"", b""])
+        (num_ended,) = self._run("finish", "gw", [lane.key, entry_id, tokens, tenant, b"", b""])
+        return num_ended
 
     def _run(self, script: str, gateway: str, arguments: Sequence) -> object:
         names = self.keys.of_script(gateway)

@@ -195,6 +195,18 @@ class ClusterPorts:
     def url(self) -> str:
         return f"redis+cluster://127.0.0.1:{self.plain[0]},127.0.0.1:{self.plain[1]}"
 
+    def moving(self, slot: int) -> Iterator[None]:
+        """Move an empty slot to the other server, and stop half-way and at the end."""
+        with redis.Redis(port=self.plain[0]) as first, redis.Redis(port=self.plain[1]) as second:
+            source, target = (first, second) if slot < 8192 else (second, first)
+            source_id, target_id = (node.execute_command("CLUSTER MYID").decode() for node in (source, target))
+            target.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", source_id)
+            source.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", target_id)
+            yield
+            for node in (target, source):
+                node.execute_command("CLUSTER SETSLOT", slot, "NODE", target_id)
+            yield
+
 
 @contextlib.contextmanager
 def cluster(certificate: Certificate) -> Iterator[ClusterPorts]:
