@@ -90,10 +90,9 @@ class Pipeline:
         """The outcome, or that of sending the source where the server did not know the script."""
         if not isinstance(outcome, redis.exceptions.NoScriptError):
             return outcome
+        client: Any = self._redis
         try:
-            return await self._redis.execute_command(
-                "EVAL", scripts.load(group[0].name).source, *self._arguments(group)
-            )
+            return await client.execute_command("EVAL", scripts.load(group[0].name).source, *self._arguments(group))
         except redis.ResponseError as error:
             return error
 

@@ -49,6 +49,7 @@ class ReplyReader:
                 continue
             for _, fields in entries:
                 self._deliver(fields)
+            await asyncio.sleep(0)  # those who were answered go first
             consumed = [entry_id for entry_id, _ in entries]
             if self._waiting or entries:
                 idle_since = time.monotonic()

@@ -223,7 +223,7 @@ def test_a_second_signal_leaves_at_once(redis_url, worker):
 def test_an_idle_gateway_stops_with_nothing_but_its_log(redis_url, shared_worker):
     with serving(redis_url) as (process, _):
         assert process.stop() == 0
-        assert [line["event"] for line in log_lines(process)] == ["draining"]
+        assert [line["event"] for line in log_lines(process)] == ["redis", "draining"]
 
 
 def test_no_text_of_any_request_is_logged(redis_url, shared_worker):
