@@ -12,7 +12,7 @@ ONNX_VENV := .venv-onnxruntime
 PROTOS := $(wildcard protos/qwen3/inference/v1/*.proto)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-vllm check check-protos format proto bench bench-engine bench-peers gpu-check clean
+.PHONY: help install demo test test-slow test-vllm test-faults check check-protos format proto bench bench-engine bench-queue bench-peers gpu-check clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,9 @@ test-slow: $(VENV)/dev ## run the tests that take minutes: the real 0.6B shape
 
 test-vllm: $(VLLM_VENV)/done ## test --engine vllm, in an environment of its own
 	OMP_WAIT_POLICY=PASSIVE $(VLLM_VENV)/bin/python -m pytest -q tests/vllm
+
+test-faults: $(VENV)/dev ## break everything under load, 5,000 calls a fault; FAULTS='--only hang' for some (half an hour for all)
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.faults $(FAULTS)
 
 check: $(VENV)/dev check-protos ## lint, types, import directions, contract, generated stubs
 	$(BIN)/ruff check
@@ -61,6 +64,10 @@ bench-engine: $(VENV)/dev ## measure the engine alone beside other libraries, fo
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.engine \
 	  $(patsubst %,--vllm-python %,$(wildcard $(VLLM_VENV)/bin/python)) \
 	  $(patsubst %,--onnxruntime-python %,$(wildcard $(ONNX_VENV)/bin/python)) $(BENCH)
+
+bench-queue: $(VENV)/dev ## measure what the queue costs beside a bare round trip over redis-py
+	$(BIN)/python -m benchmarks.queue $(BENCH)
+	$(BIN)/python -m benchmarks.tenants
 
 bench-peers: $(VLLM_VENV)/done $(ONNX_VENV)/done ## make the environments of vLLM and ONNX Runtime, for bench-engine
 

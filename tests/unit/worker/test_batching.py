@@ -23,8 +23,10 @@ def work(cost: int, *, prefix: int = 0, prefix_cost: int = 0, deliveries: int = 
         cost=cost,
         job_id=b"j" * 16,
         gateway=b"g",
+        tenant="",
         request_id="r",
         payload=b"",
+        must_run_alone=False,
         waited_us=0,
         expires_at=0.0,
     )
