@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc.aio
 
+PREVIOUS_ATTEMPTS = "grpc-previous-rpc-attempts"  # gRPC's own: clients' retry policies send it (proposal A6)
 REQUEST_ID = re.compile(r"[\x20-\x7e]{1,128}")
 
 
@@ -20,6 +21,7 @@ class Call:
     request_id: str
     started: float  # of time.perf_counter()
     deadline: float
+    is_retry: bool
 
     @classmethod
     def begin(cls, request: Any, context: "grpc.aio.ServicerContext[Any, Any]", *, default_timeout_s: float) -> "Call":
@@ -30,6 +32,7 @@ class Call:
         return cls(
             request_id=request_id if REQUEST_ID.fullmatch(request_id) else secrets.token_hex(16),
             started=time.perf_counter(),
+            is_retry=any(name == PREVIOUS_ATTEMPTS for name, _ in context.invocation_metadata() or ()),
             deadline=now + (default_timeout_s if remaining_s is None else remaining_s),
         )
 

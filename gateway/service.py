@@ -170,6 +170,7 @@ def _submission(model: ServedModel, job: Job, lane: Lane, call: Call) -> Submiss
         request_id=call.request_id,
         attention_cost=model.announcement.attention_cost,
         wakeable=model.announcement.wakeable,
+        is_retry=call.is_retry,
     )
 
 

@@ -160,7 +160,7 @@ def _admit_item(call: PendingCall, jobs: Sequence[PendingJob], *, again: bool) -
     """What admit.lua wants of a call."""
     submission = call.submission
     item: list[Any] = [submission.lane.key, call.ttl_ms(), submission.request_id, submission.tenant]
-    item += [int(submission.wakeable), int(again), len(jobs)]
+    item += [int(submission.wakeable), int(again), int(submission.is_retry), len(jobs)]
     for pending in jobs:
         job = pending.job
         cost = job_cost(job.lengths, len(job.prefix), submission.attention_cost)

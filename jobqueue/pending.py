@@ -18,7 +18,7 @@ MOST_ABSENCES = 2  # between one and the next, an answer that was on its way has
 class Submission:
     """A call for one queue. `deadline` is in seconds of the event loop's clock; `wakeable` calls wait for a worker.
 
-    `tenant` shares a lane with others, an empty one does not.
+    `tenant` shares a lane with others, an empty one does not. `is_retry`: it was refused before, and told to come back.
     """
 
     queue: str
@@ -29,6 +29,7 @@ class Submission:
     attention_cost: float
     wakeable: bool
     tenant: str = ""
+    is_retry: bool = False
 
 
 @dataclass(slots=True, kw_only=True)

@@ -9,7 +9,8 @@
 --       5 most tokens in the queue under which bulk work is admitted  6 most jobs, likewise
 --       7 most that interactive work waits, ms  8 most tokens ahead of interactive work while the pace is unknown
 --       then per call: lane, ttl of its jobs in ms, the caller's request id, tenant or nothing, 1 to admit without a
---       worker, 1 to admit what was admitted before and lost whatever the limits, number of jobs
+--       worker, 1 to admit what was admitted before and lost whatever the limits, 1 for one that was refused and has
+--       come back, number of jobs
 --       and per job of it: tokens, cost, job id, payload
 -- Returns per call {1, entry id...}, or {0, tokens in the queue, jobs in the queue, ms until it is worth another try}
 --         where there is no room, or {-1} where there is no worker, or {-2} where the queue is being drained.
@@ -18,9 +19,10 @@ local gateway, replies_lifetime_s = ARGV[1], ARGV[2]
 local MOST = {hi = {tokens = tonumber(ARGV[3]), jobs = tonumber(ARGV[4])},
               lo = {tokens = tonumber(ARGV[5]), jobs = tonumber(ARGV[6])}}
 local max_wait_s, unmeasured_tokens = tonumber(ARGV[7]) / 1000, tonumber(ARGV[8])
-local FIRST_CALL, CALL_FIELDS, JOB_FIELDS = 9, 7, 4
+local FIRST_CALL, CALL_FIELDS, JOB_FIELDS = 9, 8, 4
 local HI_SHARE = 3 / 4  -- of the takes; every fourth begins with the low lane
 local PLANNED_SHARE = 0.9  -- of the wait that is allowed: the pace is an estimate
+local NEW_SHARE = 0.8  -- of the room, while some who were refused have been told to come back
 local LEAST_RETRY_MS, UNMEASURED_RETRY_MS, MOST_RETRY_MS = 100, 1000, 30000
 
 local now_ms = server_time_ms()
@@ -42,8 +44,8 @@ end
 
 local function read_call(at)
   local call = {lane = ARGV[at], ttl_ms = ARGV[at + 1], request_id = ARGV[at + 2], tenant = ARGV[at + 3],
-                wakeable = ARGV[at + 4] == '1', again = ARGV[at + 5] == '1', jobs = tonumber(ARGV[at + 6]), tokens = 0,
-                first_job = at + CALL_FIELDS}
+                wakeable = ARGV[at + 4] == '1', again = ARGV[at + 5] == '1', is_retry = ARGV[at + 6] == '1',
+                jobs = tonumber(ARGV[at + 7]), tokens = 0, first_job = at + CALL_FIELDS}
   for i = call.first_job, call.first_job + (call.jobs - 1) * JOB_FIELDS, JOB_FIELDS do
     call.tokens = call.tokens + tonumber(ARGV[i])
   end
@@ -60,6 +62,9 @@ local function excess(call)
     pace = depth.lo.tokens > 0 and tokens_per_s * HI_SHARE or tokens_per_s
     most_ahead = math.min(most.tokens, math.max(pace * max_wait_s * PLANNED_SHARE, unmeasured_tokens))
   end
+  if promised_ms > now_ms and not call.is_retry then
+    most_ahead = most_ahead * NEW_SHARE
+  end
   local over = math.max(tokens + call.tokens - most.tokens, lane_tokens - most_ahead)
   if jobs + call.jobs > most.jobs then
     over = math.max(over, jobs > 0 and tokens / jobs * (jobs + call.jobs - most.jobs) or call.tokens)
@@ -75,6 +80,7 @@ local function excess(call)
 end
 
 -- Those refused are told different times, at the pace of the queue: told the same, they would all come back together.
+-- Room is kept for them, so that they need come back once only.
 local function retry_after_ms(call, over)
   if tokens_per_s == 0 then
     return UNMEASURED_RETRY_MS

@@ -76,9 +76,9 @@ def test_the_pace_is_that_of_all_live_workers(paced):
     assert admitted(paced, 1500)
     assert not admitted(paced, 1)
     paced.consumer("b").renew(loading=False, tokens_per_s=PACE)
-    assert admitted(paced, 1)
+    assert admitted(paced, 1, is_retry=True)
     paced.consumer("b").leave()
-    assert not admitted(paced, 1)
+    assert not admitted(paced, 1, is_retry=True)
 
 
 def test_a_dead_worker_adds_nothing_to_the_pace(paced):
@@ -106,6 +106,17 @@ def test_nobody_is_sent_away_for_longer_than_half_a_minute_or_shorter_than_a_ten
     for _ in range(30):
         retry_ms(paced, 500)
     assert retry_ms(paced, 1) == MOST_RETRY_MS
+
+
+def test_room_is_kept_for_those_who_were_told_to_come_back(paced):
+    assert admitted(paced, 901)
+    retry_ms(paced, 500)
+    worker = paced.consumer("a")
+    finish_all(worker, worker.take(budget=1000, num_held=0).jobs)
+    assert admitted(paced, 721)  # of 720 that newcomers may have ahead of them
+    assert not admitted(paced, 1)
+    assert admitted(paced, 180, is_retry=True)
+    assert not admitted(paced, 1, is_retry=True)  # 901 of 900
 
 
 def test_a_full_queue_says_when_its_jobs_will_have_ended(paced):
