@@ -10,7 +10,8 @@ from typing import Any
 
 import grpc.aio
 
-PREVIOUS_ATTEMPTS = "grpc-previous-rpc-attempts"  # gRPC's own: clients' retry policies send it (proposal A6)
+# Sent by retry policies (gRPC proposal A6), and by clients that retry by hand, whom gRPC does not let send the first.
+PREVIOUS_ATTEMPTS = ("grpc-previous-rpc-attempts", "x-previous-rpc-attempts")
 REQUEST_ID = re.compile(r"[\x20-\x7e]{1,128}")
 
 
@@ -32,7 +33,7 @@ class Call:
         return cls(
             request_id=request_id if REQUEST_ID.fullmatch(request_id) else secrets.token_hex(16),
             started=time.perf_counter(),
-            is_retry=any(name == PREVIOUS_ATTEMPTS for name, _ in context.invocation_metadata() or ()),
+            is_retry=any(name in PREVIOUS_ATTEMPTS for name, _ in context.invocation_metadata() or ()),
             deadline=now + (default_timeout_s if remaining_s is None else remaining_s),
         )
 

@@ -162,7 +162,7 @@ class WorkerLoop(Generic[StartedT, ComputedT]):
         return max(self._starting.age_s(), self._waiting.age_s())
 
     def tokens_per_s(self) -> int:
-        """How many it ends when it has enough to do; 0 before the first batch."""
+        """How many it ends when it has enough to do; 0 before the first full batch."""
         return self._pace.tokens_per_s
 
     def _start(self, stage: Callable[[], None]) -> threading.Thread:
@@ -264,14 +264,15 @@ class WorkerLoop(Generic[StartedT, ComputedT]):
         answers = self._engine.answers(computed, queue_us)
         pairs = [(work.taken, answer) for work, answer in zip(running.batch, answers, strict=True)]
         num_ended = self._patiently(lambda: self._consumer.finish(pairs))
+        cost = sum(work.taken.cost for work in running.batch) - cost_saved(running.batch)
+        fill = cost / self._budget
         self._pace.ended(
             sum(work.taken.tokens for work in running.batch),
+            fill=fill,
             taken_at=min(work.taken_at for work in running.batch),
             now=time.monotonic(),
-            another_waits=self._held.count > 1,
         )
-        cost = sum(work.taken.cost for work in running.batch) - cost_saved(running.batch)
-        self._metrics.ran(seconds=computed.compute_us / 1e6, fill=cost / self._budget)
+        self._metrics.ran(seconds=computed.compute_us / 1e6, fill=fill)
         self._metrics.answered(answers)
         log.debug("batch", num_jobs=len(pairs), num_ended=num_ended, cost=cost, compute_us=computed.compute_us)
 

@@ -21,9 +21,10 @@ local MOST = {hi = {tokens = tonumber(ARGV[3]), jobs = tonumber(ARGV[4])},
 local max_wait_s, unmeasured_tokens = tonumber(ARGV[7]) / 1000, tonumber(ARGV[8])
 local FIRST_CALL, CALL_FIELDS, JOB_FIELDS = 9, 8, 4
 local HI_SHARE = 3 / 4  -- of the takes; every fourth begins with the low lane
+local BUSY_S = 1  -- with that much interactive work ahead more of it will follow, and bulk work has what is left
 local PLANNED_SHARE = 0.9  -- of the wait that is allowed: the pace is an estimate
 local NEW_SHARE = 0.8  -- of the room, while some who were refused have been told to come back
-local LEAST_RETRY_MS, UNMEASURED_RETRY_MS, MOST_RETRY_MS = 100, 1000, 30000
+local LEAST_RETRY_MS, UNMEASURED_RETRY_MS, MOST_RETRY_MS = 500, 1000, 30000
 
 local now_ms = server_time_ms()
 local paced, draining, promised = unpack(redis.call('HMGET', CONTROL, 'tokens_per_s', 'draining', 'retry_ms'))
@@ -56,11 +57,12 @@ end
 local function excess(call)
   local tokens, jobs = depth.hi.tokens + depth.lo.tokens, depth.hi.jobs + depth.lo.jobs
   local most = MOST[call.lane]
-  local lane_tokens, pace, most_ahead = tokens, tokens_per_s, most.tokens
-  if call.lane == 'hi' then
-    lane_tokens = depth.hi.tokens
+  local lane_tokens, pace, most_ahead = depth[call.lane].tokens, tokens_per_s, most.tokens
+  if call.lane == 'lo' and depth.hi.tokens > tokens_per_s * BUSY_S then
+    pace = tokens_per_s * (1 - HI_SHARE)
+  elseif call.lane == 'hi' then
     pace = depth.lo.tokens > 0 and tokens_per_s * HI_SHARE or tokens_per_s
-    most_ahead = math.min(most.tokens, math.max(pace * max_wait_s * PLANNED_SHARE, unmeasured_tokens))
+    most_ahead = math.min(most.tokens, pace > 0 and pace * max_wait_s * PLANNED_SHARE or unmeasured_tokens)
   end
   if promised_ms > now_ms and not call.is_retry then
     most_ahead = most_ahead * NEW_SHARE
@@ -80,14 +82,16 @@ local function excess(call)
 end
 
 -- Those refused are told different times, at the pace of the queue: told the same, they would all come back together.
--- Room is kept for them, so that they need come back once only.
+-- Room is kept for them, so that they need come back once only; who came a little early has not lost his turn.
 local function retry_after_ms(call, over)
   if tokens_per_s == 0 then
     return UNMEASURED_RETRY_MS
   end
-  local turn_ms = math.max(promised_ms, now_ms + over / tokens_per_s * 1000)
-  turn_ms = math.min(math.max(turn_ms, now_ms + LEAST_RETRY_MS), now_ms + MOST_RETRY_MS)
-  promised_ms = math.floor(turn_ms + call.tokens / tokens_per_s * 1000)
+  local room_ms = now_ms + math.max(over / tokens_per_s * 1000, LEAST_RETRY_MS)
+  local turn_ms = math.min(call.is_retry and room_ms or math.max(promised_ms, room_ms), now_ms + MOST_RETRY_MS)
+  if not call.is_retry then
+    promised_ms = math.floor(turn_ms + call.tokens / tokens_per_s * 1000)
+  end
   return math.floor(turn_ms - now_ms)
 end
 

@@ -183,7 +183,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     def fits(self, lane, sizes, tenant):
         depth = self.depth()
-        ahead = depth.tokens if lane is Lane.BULK else self.tokens_of(Lane.INTERACTIVE)
+        ahead = self.tokens_of(lane)
         held = self.tokens_of(lane, tenant) if tenant else 0
         has_room = depth.tokens + sum(sizes) <= MAX_TOKENS and depth.jobs + len(sizes) <= MAX_JOBS
         return has_room and (not held or held + sum(sizes) <= MAX_TOKENS - ahead)
