@@ -4,6 +4,7 @@ import json
 
 import grpc
 import pytest
+import redis
 
 from jobqueue.messages import Failure, FailureReason, Result
 from qwen3.inference.v1 import common_pb2, embedding_pb2
@@ -210,3 +211,20 @@ def test_a_bug_tells_nothing_but_the_id_under_which_it_is_logged(service, stubs,
 
 def test_after_all_that_the_gateway_answers(stubs, worker):
     assert stubs.embed(["text"]).embeddings
+
+
+def test_who_was_refused_and_comes_back_finds_room_kept(worker, stubs, redis_url):
+    worker.hold()
+    with redis.Redis.from_url(redis_url) as client:
+        seconds, _ = client.time()
+        client.hset(worker.keys.control, "retry_ms", (seconds + 60) * 1000)  # some have been told to come back by then
+        ahead = stubs.embedding.Embed.future(request("word " * 85), timeout=TIMEOUT_S)
+        eventually(lambda: worker.num_queued() == 1)
+        assert refused(stubs.embedding.Embed, request("new"), timeout=TIMEOUT_S).reason == "QUEUE_FULL"
+        back = stubs.embedding.Embed.future(
+            request("again"), timeout=TIMEOUT_S, metadata=[("x-previous-rpc-attempts", "1")]
+        )
+        eventually(lambda: worker.num_queued() == 2)
+        worker.release()
+        assert len(ahead.result().embeddings) == len(back.result().embeddings) == 1
+        client.hdel(worker.keys.control, "retry_ms")
