@@ -45,9 +45,9 @@ __all__ = [
     "redis_border",
 ]
 
-CONNECT_TIMEOUT_S = 5.0
+CONNECT_TIMEOUT_S = 2.0
 FORGET_TIMEOUT_S = 2.0
-REPLY_TIMEOUT_S = 5.0  # a server that is silent for longer counts as away; blocking reads are shorter
+REPLY_TIMEOUT_S = 2.0  # a server that is silent for longer counts as away; blocking reads are shorter
 
 # What the rest of the code may use. Cluster clients have the same commands, and no type in common with these.
 SyncRedis: TypeAlias = redis.Redis
@@ -113,17 +113,12 @@ async def forget_connections_async(client: AsyncRedis) -> None:
 
 
 def follow_master(client: SyncRedis) -> None:
-    """Leave a master that Sentinel does not name any more; to be called every second or two.
-
-    It may take writes for ten seconds more, until it is told that it is a replica, and then forgets them.
-    """
+    """Ask Sentinel for the master, and leave the one before where it is another; to be called every second or two."""
     if _mode(client) is not Mode.SENTINEL:
         return
     pool: Any = client.connection_pool
-    named_before = pool.master_address
     with contextlib.suppress(QueueAwayError), redis_border():
-        if pool.get_master_address() != named_before:
-            pool.update_active_connections_for_reconnect()
+        pool.get_master_address()
 
 
 async def follow_master_async(client: AsyncRedis) -> None:
@@ -131,11 +126,9 @@ async def follow_master_async(client: AsyncRedis) -> None:
     if _mode(client) is not Mode.SENTINEL:
         return
     pool: Any = client.connection_pool
-    named_before = pool.master_address
     with contextlib.suppress(QueueAwayError), redis_border():
         async with asyncio.timeout(FORGET_TIMEOUT_S):
-            if await pool.get_master_address() != named_before:
-                await pool.update_active_connections_for_reconnect()
+            await pool.get_master_address()
 
 
 def probe(client: SyncRedis) -> ServerInfo:

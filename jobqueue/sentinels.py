@@ -1,7 +1,7 @@
 """Redis behind Sentinels: who they say is the master, asked again at every new connection."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import redis
 import redis.asyncio
@@ -20,7 +20,7 @@ def connect_master(url: ServerUrl, options: Mapping[str, Any]) -> redis.Redis:
     """A blocking client of the service's master; `options` are those of its connections."""
     how = {**_sentinel_options(url), "retry": options["retry"]}
     sentinels = Sentinels([redis.Redis(host=host, port=port, **how) for host, port in url.addresses])
-    make_pool: Any = SentinelConnectionPool
+    make_pool: Any = MasterPool
     pool = make_pool(url.service, sentinels, ssl=url.tls, redis_connect_func=_greet_master, **options)
     return redis.Redis.from_pool(pool)
 
@@ -29,7 +29,7 @@ def connect_master_async(url: ServerUrl, options: Mapping[str, Any]) -> redis.as
     """As `connect_master`, for asyncio."""
     how = {**_sentinel_options(url), "retry": options["retry"]}
     sentinels = AsyncSentinels([redis.asyncio.Redis(host=host, port=port, **how) for host, port in url.addresses])
-    make_pool: Any = AsyncSentinelConnectionPool
+    make_pool: Any = AsyncMasterPool
     pool = make_pool(url.service, sentinels, ssl=url.tls, redis_connect_func=_greet_master_async, **options)
     return redis.asyncio.Redis.from_pool(pool)
 
@@ -37,6 +37,32 @@ def connect_master_async(url: ServerUrl, options: Mapping[str, Any]) -> redis.as
 def _sentinel_options(url: ServerUrl) -> dict[str, Any]:
     limits = {"socket_timeout": SENTINEL_TIMEOUT_S, "socket_connect_timeout": SENTINEL_TIMEOUT_S}
     return {**url.sentinel_options, **limits, "ssl": url.tls, "protocol": 2}
+
+
+class MasterPool(SentinelConnectionPool):
+    """Connections to the master that Sentinel named last.
+
+    redis-py's own lets those that are in use stay with the master before, which may take writes for ten seconds more,
+    until it is told that it is a replica, and then forgets them.
+    """
+
+    def get_master_address(self) -> Address:
+        pool: Any = super()
+        before, address = self.master_address, cast(Address, pool.get_master_address())
+        if address != before:
+            pool.update_active_connections_for_reconnect()
+        return address
+
+
+class AsyncMasterPool(AsyncSentinelConnectionPool):
+    """As `MasterPool`."""
+
+    async def get_master_address(self) -> Address:
+        pool: Any = super()
+        before, address = self.master_address, cast(Address, await pool.get_master_address())
+        if address != before:
+            await pool.update_active_connections_for_reconnect()
+        return address
 
 
 class Sentinels:
@@ -112,14 +138,22 @@ def _greet_master(connection: Any) -> None:
     connection.on_connect()
     connection.send_command("ROLE", check_health=False)
     _check_role(connection.read_response())
+    _check_address(connection)
 
 
 async def _greet_master_async(connection: Any) -> None:
     await connection.on_connect()
     await connection.send_command("ROLE", check_health=False)
     _check_role(await connection.read_response())
+    _check_address(connection)
 
 
 def _check_role(reply: Sequence[Any]) -> None:
     if reply[0] != b"master":
         raise MasterNotFoundError("the server that Sentinel names is a replica")
+
+
+def _check_address(connection: Any) -> None:
+    """A master that stood still for a while may answer after another one was named."""
+    if connection.connection_pool.master_address != (connection.host, connection.port):
+        raise MasterNotFoundError("Sentinel has named another master meanwhile")
