@@ -40,6 +40,7 @@ class Channel:
         self._reader = ReplyReader(client, queue, gateway)
         self._admit_head = _admit_head(gateway, limits)
         self._calls: set[PendingCall] = set()
+        self._num_reads = 0  # of the reader, when the queue was last asked
         self._withdrawals: set[asyncio.Task[None]] = set()
         self.has_ended = False
 
@@ -122,8 +123,10 @@ class Channel:
         items: list[tuple[str, bytes | None]] = [(lane.key, job.entry_id) for lane, job in asked]
         replies = [self._pipeline.send("known", (REPLIES_TTL_S,), item) for item in items or [_ANY_ENTRY]]
         known = await asyncio.gather(*replies)
+        has_read, self._num_reads = self._reader.num_reads > self._num_reads, self._reader.num_reads
         for (_, job), is_known in zip(asked, known, strict=False):
-            job.noted(is_known=bool(is_known))
+            if is_known or has_read:  # else its answer may be there, and nobody has looked
+                job.noted(is_known=bool(is_known))
 
     async def _admit_again(self, call: PendingCall) -> None:
         with contextlib.suppress(QueueAwayError):  # they are still lost at the next look

@@ -105,9 +105,7 @@ class Consumer:
         that raised, what it may have brought is given back by the next one of an idle worker.
         """
         if self._take_was_cut_off and num_held:
-            return Take(jobs=(), suspects_wait=True)  # once it holds nothing, all that it has in Redis is what was lost
-        if self._take_was_cut_off:
-            self.leave()
+            return Take(jobs=(), suspects_wait=True)  # once it holds nothing, it gives back all that it has in Redis
         self._first = Lane.BULK if next(self._takes) % LOW_LANE_FIRST_EVERY == 0 else Lane.INTERACTIVE
         return self._uncut(lambda: self._take_or_wait(budget=budget, num_held=num_held))
 

@@ -11,7 +11,7 @@ from jobqueue.errors import QueueAwayError
 from jobqueue.keys import REPLIES_TTL_S, QueueKeys
 from jobqueue.messages import Answer, DecodeError, decode_answer
 
-BLOCK_MS = 1000  # also how often the stream's lifetime is refreshed
+BLOCK_MS = 500  # also how often the stream's lifetime is refreshed
 AT_ONCE = 64
 RETRY_S = 0.2
 IDLE_S = 60.0  # a reader holds a connection: not for ever for a revision that is gone
@@ -26,6 +26,7 @@ class ReplyReader:
         self._redis = client
         self._stream = QueueKeys(queue).replies(gateway)
         self._waiting: dict[bytes, Tell] = {}
+        self.num_reads = 0  # that have come to their end: who sees it grow knows what was there before
 
     @contextlib.contextmanager
     def expect(self, tell: Mapping[bytes, Tell]) -> Iterator[None]:
@@ -50,6 +51,7 @@ class ReplyReader:
             for _, fields in entries:
                 self._deliver(fields)
             await asyncio.sleep(0)  # those who were answered go first
+            self.num_reads += 1
             consumed = [entry_id for entry_id, _ in entries]
             if self._waiting or entries:
                 idle_since = time.monotonic()

@@ -20,6 +20,18 @@ local function server_time_ms()
   return math.floor(server_time_us() / 1000)
 end
 
+local function fields_of(entry)
+  local fields = {}
+  for i = 1, #entry[2], 2 do
+    fields[entry[2][i]] = entry[2][i + 1]
+  end
+  return fields
+end
+
+local function is_expired(id, fields, now_ms)
+  return tonumber(string.match(id, '^%d+')) + tonumber(fields.ttl_ms) <= now_ms
+end
+
 -- Whoever deletes the entry ends the job, and alone lowers the depth. Returns whether it was this call.
 local function end_job(lane, id, tokens, tenant)
   redis.call('XACK', STREAMS[lane], GROUP, id)
@@ -35,6 +47,23 @@ local function end_job(lane, id, tokens, tenant)
     end
   end
   return true
+end
+
+-- What a consumer holds waits for another one, deliveries less `uncounted`. Returns how many jobs.
+local function give_back(consumer, uncounted)
+  local num_returned = 0
+  for _, stream in pairs(STREAMS) do
+    local pending
+    repeat
+      pending = redis.call('XPENDING', stream, GROUP, '-', '+', AT_ONCE, consumer)
+      for _, entry in ipairs(pending) do
+        local deliveries = math.max(entry[4] - uncounted, 0)
+        redis.call('XCLAIM', stream, GROUP, ORPHANS, 0, entry[1], 'RETRYCOUNT', deliveries, 'JUSTID')
+        num_returned = num_returned + 1
+      end
+    until #pending < AT_ONCE
+  end
+  return num_returned
 end
 
 local function renew_lease(leases, consumer, lease_ms, now_ms)

@@ -1,7 +1,9 @@
--- Hand what workers without a live lease left behind to the orphans, deliveries counted as they are.
+-- Hand what workers without a live lease left behind to the orphans, deliveries counted as they are; and mend what a
+-- server that lost the last of its writes may have wrong: entries that nobody holds any more, and the depth.
 --
 -- Returns how many consumers were removed.
 
+local OLDEST = 100  -- entries looked at
 local now_ms, num_removed = server_time_ms(), 0
 
 redis.call('ZREMRANGEBYSCORE', WORKERS, '-inf', now_ms)  -- uses no memory: works on a full server
@@ -34,6 +36,38 @@ for _, stream in pairs(STREAMS) do
       reap(stream, info[2])
     end
   end
+end
+
+-- Orphans that expire are left to the next take, which knows whether they failed a worker.
+local function is_orphan(stream, id)
+  local pending = redis.call('XPENDING', stream, GROUP, id, id, 1)[1]
+  return pending and pending[2] == ORPHANS
+end
+
+local function drop_expired(lane, stream)
+  for _, entry in ipairs(redis.call('XRANGE', stream, '-', '+', 'COUNT', OLDEST)) do
+    local fields = fields_of(entry)
+    if is_expired(entry[1], fields, now_ms) and not is_orphan(stream, entry[1]) then
+      end_job(lane, entry[1], fields.tokens, fields.tenant)
+    end
+  end
+end
+
+local function mend_depth(lane, stream)
+  if redis.call('XLEN', stream) > 0 then
+    return
+  end
+  redis.call('HDEL', DEPTH, lane .. '_tokens', lane .. '_jobs')
+  for _, field in ipairs(redis.call('HKEYS', TENANTS)) do
+    if string.sub(field, 1, #lane + 1) == lane .. ':' then
+      redis.call('HDEL', TENANTS, field)
+    end
+  end
+end
+
+for lane, stream in pairs(STREAMS) do
+  drop_expired(lane, stream)
+  mend_depth(lane, stream)
 end
 
 for _, consumer in ipairs(redis.call('HKEYS', RATES)) do

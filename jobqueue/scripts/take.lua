@@ -27,18 +27,6 @@ end
 
 local taken, cost, num_dropped, reason = {}, 0, 0, 0
 
-local function fields_of(entry)
-  local fields = {}
-  for i = 1, #entry[2], 2 do
-    fields[entry[2][i]] = entry[2][i + 1]
-  end
-  return fields
-end
-
-local function expired(id, fields)
-  return tonumber(string.match(id, '^%d+')) + tonumber(fields.ttl_ms) <= now_ms
-end
-
 local function abandoned(fields)
   return redis.call('EXISTS', replies_prefix .. fields.gateway) == 0
 end
@@ -87,10 +75,10 @@ local function take_orphan(lane, id, deliveries)
   if deliveries >= (fields.alone and 1 or max_deliveries) then
     bury(lane, id, fields, deliveries, 'failed its worker, deliveries: ' .. deliveries)
     return false
-  elseif expired(id, fields) and deliveries > 0 then
+  elseif is_expired(id, fields, now_ms) and deliveries > 0 then
     bury(lane, id, fields, deliveries, 'expired after it failed its worker')
     return false
-  elseif expired(id, fields) or abandoned(fields) then
+  elseif is_expired(id, fields, now_ms) or abandoned(fields) then
     drop(lane, id, fields)
     return false
   end
@@ -135,7 +123,7 @@ local function take_fresh(lane)
     local entries = redis.call('XRANGE', STREAMS[lane], '(' .. after, '+', 'COUNT', PEEK)
     for _, entry in ipairs(entries) do
       local fields = fields_of(entry)
-      if expired(entry[1], fields) or abandoned(fields) then
+      if is_expired(entry[1], fields, now_ms) or abandoned(fields) then
         drop(lane, entry[1], fields)
         num_dropped = num_dropped + 1
       elseif fields.alone and not is_idle() then
@@ -158,6 +146,12 @@ local function take_fresh(lane)
     redis.call('XREADGROUP', 'GROUP', GROUP, consumer, 'COUNT', num_fresh, 'STREAMS', STREAMS[lane], '>')
   end
   return closed
+end
+
+-- What an idle worker is said to hold was given to it in a reply that it never got, or ended on a server that has been
+-- superseded since.
+if is_idle() then
+  give_back(consumer, 1)
 end
 
 -- While suspects wait for this worker to fall idle, it takes nothing new.

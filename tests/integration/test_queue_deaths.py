@@ -188,6 +188,7 @@ def test_innocent_orphans_run_before_the_suspect_behind_them(queue):
     worker = queue.consumer("a")
     first = worker.take(budget=100, num_held=0)
     assert (sizes(first), first.suspects_wait) == ([10], True)
+    assert finish_all(worker, first.jobs) == 1
     second = worker.take(budget=100, num_held=0)
     assert [(job.tokens, job.is_suspect) for job in second.jobs] == [(20, True)]
 
@@ -276,8 +277,8 @@ def test_orphans_come_before_fresh_jobs_and_keep_to_the_budget(queue):
     queue.admit(5, 6)
     worker = queue.consumer("a")
     assert sizes(worker.take(budget=45, num_held=0)) == [40]
-    assert sizes(worker.take(budget=55, num_held=0)) == [50, 5]
-    assert sizes(worker.take(budget=55, num_held=0)) == [6]
+    assert sizes(worker.take(budget=55, num_held=1)) == [50, 5]
+    assert sizes(worker.take(budget=55, num_held=2)) == [6]
 
 
 def test_a_worker_that_leaves_twice_or_never_took_gives_back_nothing(queue):

@@ -82,6 +82,8 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(target=taken, name=st.sampled_from(NAMES), budget=st.integers(1, 40), num_held=st.integers(0, 1))
     def take(self, name, budget, num_held):
         take = self.consumers[name]._take(budget=budget, num_held=num_held, before=())
+        if not num_held and not self.is_paused:
+            self.give_back(name)  # an idle worker holds nothing, whatever it is said to
         self.bury()
         if self.is_paused:
             assert take.is_paused
@@ -126,8 +128,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(name=st.sampled_from(NAMES))
     def leave(self, name):
         assert self.consumers[name].leave() == len(self.held_by(name))
-        for entry in self.held_by(name):
-            entry.holder, entry.deliveries = ORPHANS, entry.deliveries - 1
+        self.give_back(name)
 
     @invariant()
     def the_depth_is_the_sum_over_the_entries(self):
@@ -144,6 +145,10 @@ class QueueMachine(RuleBasedStateMachine):
         answers = self.queue.answers()
         assert len(answers) == len({job_id for job_id, _ in answers}) == self.num_answers + self.num_dead
         assert len(self.queue.dead_letters()) == self.num_dead
+
+    def give_back(self, name):
+        for entry in self.held_by(name):
+            entry.holder, entry.deliveries = ORPHANS, entry.deliveries - 1
 
     def bury(self):
         """Drop from the model what this take has set aside; only what failed three times may be."""

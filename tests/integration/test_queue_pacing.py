@@ -218,13 +218,15 @@ def test_a_job_that_must_run_alone_is_given_to_an_idle_worker_and_closes_the_bat
     queue.admit(1)
     admit_alone(queue, 2)
     queue.admit(3)
-    assert tokens_of(worker.take(budget=100, num_held=0)) == [1]
+    first = worker.take(budget=100, num_held=0)
+    assert tokens_of(first) == [1]
     busy = worker.take(budget=100, num_held=1)
     assert (busy.jobs, busy.suspects_wait) == ((), True)
+    assert finish_all(worker, first.jobs) == 1
     alone = worker.take(budget=100, num_held=0)
     assert tokens_of(alone) == [2]
     assert alone.jobs[0].is_suspect
-    assert tokens_of(worker.take(budget=100, num_held=0)) == [3]
+    assert tokens_of(worker.take(budget=100, num_held=1)) == [3]
 
 
 def test_a_job_that_must_run_alone_and_reaches_a_busy_worker_waits_for_an_idle_one(queue):

@@ -9,6 +9,7 @@ from jobqueue.channel import Channel
 from jobqueue.errors import QueueAwayError
 from jobqueue.lanes import Lane
 from jobqueue.pipeline import Pipeline
+from jobqueue.replies import ReplyReader
 from tests.support.queues import (
     Depth,
     WorkerDouble,
@@ -200,3 +201,29 @@ async def test_a_gateway_that_waits_for_nothing_asks_for_nothing(queue, url, mon
         asked.clear()
         await asyncio.sleep(0.3)
     assert asked == []
+
+
+async def test_what_may_have_been_answered_unread_is_not_admitted_again(queue, url, monkeypatch):
+    """While its reader is cut off, a gateway does not know what the reply stream holds."""
+    is_cut_off = asyncio.Event()
+    real = ReplyReader._delete_and_read
+
+    async def read(self, consumed):
+        if is_cut_off.is_set():
+            await asyncio.sleep(1)
+            raise redis.ConnectionError("cut off")
+        return await real(self, consumed)
+
+    monkeypatch.setattr(ReplyReader, "_delete_and_read", read)
+    monkeypatch.setattr("jobqueue.replies.BLOCK_MS", 10)
+    call, worker = job_of(5), queue.consumer("a")
+    async with producer_at(url) as producer:
+        waiting = asyncio.create_task(producer.submit(submission(queue.name, call, deadline=in_s(30))))
+        await until(lambda: queue.check_depth().jobs == 1)
+        is_cut_off.set()
+        await asyncio.sleep(0.05)
+        assert finish_all(worker, worker.take(budget=10, num_held=0).jobs) == 1
+        await asyncio.sleep(0.5)
+        queue.check_idle()
+        is_cut_off.clear()
+        assert await waiting == echo(call)

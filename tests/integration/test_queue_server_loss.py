@@ -8,6 +8,8 @@ import pytest
 from jobqueue.connection import connect
 from jobqueue.consumer import Consumer
 from jobqueue.errors import QueueAwayError
+from jobqueue.keys import GROUP
+from jobqueue.lanes import Lane
 from tests.support.queues import Depth, finish_all, job_of, own_queue, producer_at, submission, wait_for
 from tests.support.redis_servers import binaries, redis_server
 
@@ -93,7 +95,7 @@ def test_a_take_that_was_waiting_goes_on_after_the_server_lost_everything(queue,
             worker = Consumer(client, queue.name, "a", lease_ms=60_000, max_jobs=10)
             worker.join()
             while not stopping.is_set():
-                takes.append(worker.take(budget=100, num_held=0))
+                takes.append(worker.take(budget=100, num_held=sum(len(take.jobs) for take in takes)))
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -115,7 +117,7 @@ def test_a_read_after_a_loss_creates_the_group_again(queue):
     assert worker.take(budget=100, num_held=0).jobs == ()
 
 
-def cut_off_while_waiting(queue, url, worker):
+def cut_off_while_waiting(queue, url, worker, *, num_held=0):
     """The worker's connection breaks while it waits for a job."""
     with connect(url) as killer:
 
@@ -126,7 +128,7 @@ def cut_off_while_waiting(queue, url, worker):
         thread = threading.Thread(target=cut)
         thread.start()
         with pytest.raises(QueueAwayError):
-            worker.take(budget=100, num_held=0)
+            worker.take(budget=100, num_held=num_held)
         thread.join()
 
 
@@ -143,9 +145,9 @@ def test_jobs_whose_take_was_cut_off_are_run_once_the_worker_is_idle(url, queue,
     queue.admit(1)
     held = worker.take(budget=100, num_held=0).jobs
     monkeypatch.setattr("jobqueue.consumer.BLOCK_MS", 10_000)
-    cut_off_while_waiting(queue, url, worker)
+    cut_off_while_waiting(queue, url, worker, num_held=1)
     queue.admit(10, 20)
-    lost = queue.consumer("a")._take(budget=100, num_held=0, before=())  # as if its reply had been cut off
+    lost = queue.consumer("a")._take(budget=100, num_held=1, before=())  # as if its reply had been cut off
     assert sizes(lost) == [10, 20]
 
     busy = worker.take(budget=100, num_held=1)
@@ -200,3 +202,37 @@ def test_a_worker_that_comes_to_a_full_server_drains_it(queue):
     finally:
         give_memory_back(queue)
     queue.check_idle()
+
+
+def test_an_entry_that_nobody_holds_any_more_ends_with_its_time(queue):
+    """As a server leaves it that lost the last of its writes: acknowledged, and not deleted."""
+    (entry_id,) = queue.admit(10, ttl_ms=50, tenant="x")
+    worker = queue.consumer("a")
+    assert sizes(worker.take(budget=100, num_held=0)) == [10]
+    queue.client.xack(queue.lanes[Lane.INTERACTIVE], GROUP, entry_id)
+    worker.renew(loading=False)
+    worker.reap()
+    assert queue.check_depth() == Depth(tokens=10, jobs=1)
+    time.sleep(0.05)
+    worker.reap()
+    queue.check_idle()
+
+
+def test_an_orphan_that_failed_a_worker_is_left_to_the_next_take_to_bury(queue):
+    queue.admit(10, ttl_ms=30)
+    assert queue.dead_consumer("dead").take(budget=100, num_held=0).jobs
+    worker = queue.consumer("a")
+    time.sleep(0.03)
+    worker.reap()
+    worker.reap()
+    assert worker.take(budget=100, num_held=0).jobs == ()
+    assert len(queue.dead_letters()) == 1
+    queue.check_idle()
+
+
+def test_the_depth_of_an_empty_lane_is_mended(queue):
+    queue.admit(5, lane=Lane.BULK, tenant="x")
+    queue.client.hset(queue.keys.depth, mapping={"hi_tokens": -7, "hi_jobs": 3})
+    queue.client.hset(queue.keys.tenants, "hi:gone", 12)
+    queue.consumer("a").reap()
+    assert queue.check_depth() == Depth(tokens=5, jobs=1)

@@ -49,20 +49,20 @@ def test_a_job_that_does_not_fit_holds_its_lane_back(queue):
     worker = queue.consumer("a")
     queue.admit(50, 60, 1)
     assert sizes(worker.take(budget=100, num_held=0)) == [50]
-    assert sizes(worker.take(budget=100, num_held=0)) == [60, 1]
+    assert sizes(worker.take(budget=100, num_held=1)) == [60, 1]
 
 
 def test_a_job_over_the_budget_is_taken_alone(queue):
     worker = queue.consumer("a")
     queue.admit(500, 1)
     assert sizes(worker.take(budget=100, num_held=0)) == [500]
-    assert sizes(worker.take(budget=100, num_held=0)) == [1]
+    assert sizes(worker.take(budget=100, num_held=1)) == [1]
 
 
 def test_no_more_than_max_jobs_are_taken(queue):
     worker = queue.consumer("a", max_jobs=20)
     queue.admit(*[1] * 50)
-    assert [len(worker.take(budget=100, num_held=0).jobs) for _ in range(3)] == [20, 20, 10]
+    assert [len(worker.take(budget=100, num_held=held).jobs) for held in range(3)] == [20, 20, 10]
 
 
 def test_interactive_jobs_come_first_and_bulk_fills_the_rest(queue):
@@ -76,7 +76,7 @@ def test_every_fourth_take_begins_with_bulk(queue):
     worker = queue.consumer("a")
     queue.admit(*[1] * 8, lane=Lane.INTERACTIVE)
     queue.admit(*[2] * 8, lane=Lane.BULK)
-    assert [sizes(worker.take(budget=1, num_held=0)) for _ in range(8)] == [[1], [1], [1], [2]] * 2
+    assert [sizes(worker.take(budget=1, num_held=held)) for held in range(8)] == [[1], [1], [1], [2]] * 2
 
 
 def test_an_empty_queue_gives_an_empty_take(queue):
@@ -116,7 +116,8 @@ def test_to_join_twice_loses_nothing(queue):
 def test_two_workers_never_take_the_same_job(queue):
     first, second = queue.consumer("a"), queue.consumer("b")
     queue.admit(*range(1, 41))
-    taken = [size for _ in range(20) for worker in (first, second) for size in sizes(worker.take(budget=1, num_held=0))]
+    takes = [worker.take(budget=1, num_held=held) for held in range(20) for worker in (first, second)]
+    taken = [size for take in takes for size in sizes(take)]
     assert taken == list(range(1, 41))
 
 
@@ -220,4 +221,15 @@ def test_after_a_take_that_was_cut_off_nothing_more_is_taken_until_it_was_given_
     again = worker.take(budget=100, num_held=0).jobs
     assert len(again) == 2, "the one whose reply was lost is among them"
     finish_all(worker, again)
+    queue.check_idle()
+
+
+def test_what_an_idle_worker_is_said_to_hold_is_given_back_uncounted(queue):
+    worker = queue.consumer("a")
+    queue.admit(10, 20)
+    lost = worker._take(budget=10, num_held=0)  # its reply never came, or what came of it was lost with a server
+    assert sizes(lost) == [10]
+    take = worker.take(budget=100, num_held=0)
+    assert [(job.tokens, job.deliveries) for job in take.jobs] == [(10, 1), (20, 1)]
+    assert finish_all(worker, take.jobs) == 2
     queue.check_idle()
