@@ -144,8 +144,10 @@ class Sentinels:
 
     async def until_failed_over(self, old: Server) -> None:
         async def has_new_master() -> bool:
-            master = await self.master()
-            return master is not old and (await master.run("ROLE"))[0] == b"master"
+            with contextlib.suppress(redis.RedisError):  # who changes its role cuts its connections
+                master = await self.master()
+                return master is not old and (await master.run("ROLE"))[0] == b"master"
+            return False
 
         await until(has_new_master, what="a new master")
 
@@ -153,9 +155,11 @@ class Sentinels:
         """Both servers are there again, one following the other."""
 
         async def is_whole() -> bool:
-            master = await self.master()
-            (replica,) = [found for found in self.servers if found is not master]
-            return await replica.answers() and await _is_linked(replica)
+            with contextlib.suppress(redis.RedisError):
+                master = await self.master()
+                (replica,) = [found for found in self.servers if found is not master]
+                return await _is_linked(replica)
+            return False
 
         await until(is_whole, what="the old master follows the new one")
 
