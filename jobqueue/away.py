@@ -31,6 +31,9 @@ _NOT_NOW = re.compile(
     r"|[Ss]cript attempted to .*(non local key|cluster is down)"
 )
 
+_NO_REPLY = (redis.ConnectionError, redis.TimeoutError, OSError)
+_STAYS = re.compile(r"^(.*: -)?(BUSY|MISCONF|NOREPLICAS|OOM|TRYAGAIN)\b")
+
 # redis-py has no class for these either, and raises the same for mistakes in a call.
 _CLUSTER_NOT_NOW = re.compile(
     r"Cluster cannot be connected|slots are not covered|could not agree on a valid slots cache"
@@ -59,6 +62,16 @@ def is_away(outcome: object) -> bool:
     if isinstance(outcome, RedisClusterException):
         return _CLUSTER_NOT_NOW.search(str(outcome)) is not None
     return isinstance(outcome, redis.ResponseError) and _NOT_NOW.search(str(outcome)) is not None
+
+
+def is_no_reply(outcome: object) -> bool:
+    """Whether nobody said anything, so that nobody knows what was done. A server that loads its data says so."""
+    return isinstance(outcome, _NO_REPLY) and not isinstance(outcome, redis.BusyLoadingError)
+
+
+def is_elsewhere(outcome: object) -> bool:
+    """Whether another connection may find a server that can answer; one that is full or busy would stay so."""
+    return is_away(outcome) and not isinstance(outcome, redis.OutOfMemoryError) and not _STAYS.search(str(outcome))
 
 
 @contextlib.contextmanager

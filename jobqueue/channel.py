@@ -23,6 +23,7 @@ from jobqueue.pipeline import Pipeline
 from jobqueue.replies import ReplyReader
 
 RECONCILE_S = 0.5
+ASKED_AT_ONCE = 4096  # those that were asked for longest ago: about 25 ms of the server's time
 ADMIT_AGAIN_S = 0.25
 ADMIT_PATIENCE_S = 5.0  # about what a failover takes
 
@@ -66,7 +67,7 @@ class Channel:
                 return await call.answered
             finally:
                 call.is_over = True
-                if any(job.result is None for job in call.jobs):
+                if call.admitted or not call.is_admission_known:
                     self._in_background(self._withdraw(call))
 
     @contextlib.contextmanager
@@ -114,12 +115,16 @@ class Channel:
 
     async def _reconcile(self) -> None:
         """Ask which jobs the queue still has, and admit again what it has lost; at the least, see if Redis is back."""
-        asked = [(call.submission.lane, job) for call in self._calls for job in call.admitted]
+        waiting = [(call.submission.lane, job) for call in self._calls for job in call.admitted]
+        asked = sorted(waiting, key=lambda pair: pair[1].asked_at)[:ASKED_AT_ONCE]
         if asked or self._pipeline.is_away:
             await self._ask(asked)
-        await asyncio.gather(*(self._admit_again(call) for call in list(self._calls) if call.lost))
+        await asyncio.gather(*(self._admit_again(call) for call in [call for call in self._calls if call.lost]))
 
     async def _ask(self, asked: Sequence[tuple[Lane, PendingJob]]) -> None:
+        now = asyncio.get_running_loop().time()
+        for _, job in asked:
+            job.asked_at = now
         items: list[tuple[str, bytes | None]] = [(lane.key, job.entry_id) for lane, job in asked]
         replies = [self._pipeline.send("known", (REPLIES_TTL_S,), item) for item in items or [_ANY_ENTRY]]
         known = await asyncio.gather(*replies)
@@ -129,21 +134,24 @@ class Channel:
                 job.noted(is_known=bool(is_known))
 
     async def _admit_again(self, call: PendingCall) -> None:
+        lost = call.lost
         with contextlib.suppress(QueueAwayError):  # they are still lost at the next look
-            await self._admit(call, call.lost, again=True)
-        if call.is_over:
-            await self._withdraw(call)
+            await self._admit(call, lost, again=True)
+        unwanted = call.admitted if call.is_over else [job for job in lost if job.result is not None]
+        await self._end(call.submission, unwanted)
 
     async def _withdraw(self, call: PendingCall) -> None:
         """End jobs that nobody waits for any more. Where Redis is away, their time to live ends them."""
         if call.admission is not None:
             await asyncio.wait([call.admission])
-        submission = call.submission
+        await self._end(call.submission, call.admitted)
+
+    async def _end(self, submission: Submission, jobs: Sequence[PendingJob]) -> None:
         replies = [
             self._pipeline.send(
                 "finish", (), (submission.lane.key, job.entry_id, sum(job.job.lengths), submission.tenant, b"", b"")
             )
-            for job in call.admitted
+            for job in jobs
         ]
         await asyncio.gather(*replies, return_exceptions=True)
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 import redis
 
 from jobqueue import keys
+from jobqueue.away import is_elsewhere
 from jobqueue.connection import SyncRedis, forget_connections, redis_border
 from jobqueue.errors import QueueAwayError
 from jobqueue.evaluate import evaluate
@@ -250,8 +251,9 @@ class Consumer:
         try:
             with redis_border():
                 return call()
-        except QueueAwayError:
-            forget_connections(self._redis)
+        except QueueAwayError as error:
+            if is_elsewhere(error.__cause__):
+                forget_connections(self._redis)
             raise
 
 

@@ -65,8 +65,8 @@ class QueueKeys:
     def control(self) -> str:
         """Hash, for ever: what the queue goes by.
 
-        `paused` and `draining` where an operator said so; `tokens_per_s` of all live workers together; `retry_ms`, for
-        when the next one to be refused is told to come back.
+        `paused` and `draining` where an operator said so; `tokens_per_s` of all live workers together;
+        `hi_retry_ms` and `lo_retry_ms`, for when the next one to be refused is told to come back.
         """
         return self._key("control")
 

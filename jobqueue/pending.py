@@ -34,12 +34,16 @@ class Submission:
 
 @dataclass(slots=True, kw_only=True)
 class PendingJob:
-    """A job until it is answered. `absences`: how often in a row the queue did not know its entry."""
+    """A job until it is answered. `absences`: how often in a row the queue did not know its entry.
+
+    `asked_at`: when it was last asked for it, in seconds of the event loop's clock.
+    """
 
     job: Job
     id: bytes = field(default_factory=lambda: os.urandom(16))
     entry_id: bytes | None = None
     absences: int = 0
+    asked_at: float = 0.0
     result: Result | None = None
 
     def admitted_as(self, entry_id: bytes) -> None:
@@ -66,6 +70,11 @@ class PendingCall:
     def admitted(self) -> list[PendingJob]:
         """Those that wait for an answer, as far as is known."""
         return [job for job in self.jobs if job.entry_id is not None and job.result is None]
+
+    @property
+    def is_admission_known(self) -> bool:
+        """Whether nothing is on its way that may still be admitted."""
+        return self.admission is None or self.admission.done()
 
     @property
     def lost(self) -> list[PendingJob]:

@@ -13,10 +13,12 @@ from typing import Any
 import redis
 
 from jobqueue import scripts
-from jobqueue.connection import REPLY_TIMEOUT_S, AsyncRedis, forget_connections_async, is_away
+from jobqueue.away import is_away, is_elsewhere, is_no_reply
+from jobqueue.connection import REPLY_TIMEOUT_S, AsyncRedis, forget_connections_async
 from jobqueue.errors import OutcomeUnknownError, QueueAwayError
 
 AT_ONCE = 256  # a script must not hold up the server for long
+MOST_BYTES = 16 * 1024 * 1024  # of a round trip, which has REPLY_TIMEOUT_S
 
 Item = Sequence[Any]
 
@@ -59,12 +61,21 @@ class Pipeline:
     async def _send_all(self) -> None:
         try:
             while self._waiting:
-                calls, self._waiting = self._waiting, []
+                calls = self._next_load()
                 groups = list(_grouped(calls))
                 for group, outcome in zip(groups, await self._outcomes(groups), strict=True):
                     _settle(group, outcome)
         finally:
             self._sender = None
+
+    def _next_load(self) -> list[_Call]:
+        """What travels next: at least one call, and no more bytes than a round trip has time for."""
+        num_bytes, num_calls = 0, 0
+        while num_calls < len(self._waiting) and (not num_calls or num_bytes < MOST_BYTES):
+            num_bytes += sum(len(part) for part in self._waiting[num_calls].item if isinstance(part, bytes))
+            num_calls += 1
+        load, self._waiting = self._waiting[:num_calls], self._waiting[num_calls:]
+        return load
 
     async def _outcomes(self, groups: Sequence[Sequence[_Call]]) -> Sequence[Any]:
         """An outcome per group: replies, or the exception that its callers are to see."""
@@ -72,11 +83,12 @@ class Pipeline:
             async with asyncio.timeout(REPLY_TIMEOUT_S):
                 outcomes = await self._round_trip(groups)
         except Exception as error:  # noqa: BLE001 - each caller raises it
-            outcomes = [OutcomeUnknownError(str(error)) if is_away(error) else error] * len(groups)
-        self.is_away = all(isinstance(outcome, OutcomeUnknownError) for outcome in outcomes)
-        if self.is_away or any(is_away(outcome) for outcome in outcomes):
+            outcomes = [error] * len(groups)
+        if any(is_elsewhere(outcome) for outcome in outcomes):
             await forget_connections_async(self._redis)
-        return [QueueAwayError(str(outcome)) if is_away(outcome) else outcome for outcome in outcomes]
+        told = [_told(outcome) for outcome in outcomes]
+        self.is_away = all(isinstance(outcome, OutcomeUnknownError) for outcome in told)
+        return told
 
     async def _round_trip(self, groups: Sequence[Sequence[_Call]]) -> Sequence[Any]:
         pipeline: Any = self._redis.pipeline(transaction=False)
@@ -107,6 +119,13 @@ def _grouped(calls: Sequence[_Call]) -> Iterator[Sequence[_Call]]:
         groups.setdefault((call.name, call.head), []).append(call)
     for group in groups.values():
         yield from (group[start : start + AT_ONCE] for start in range(0, len(group), AT_ONCE))
+
+
+def _told(outcome: Any) -> Any:
+    """What callers are to see. A Cluster's pipeline brings lost connections as outcomes."""
+    if is_no_reply(outcome):
+        return OutcomeUnknownError(str(outcome))
+    return QueueAwayError(str(outcome)) if is_away(outcome) else outcome
 
 
 def _settle(group: Sequence[_Call], outcome: Any) -> None:

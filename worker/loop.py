@@ -32,6 +32,7 @@ MAX_HELD_BATCHES = 2  # the one that runs and the next
 RETRY_S = 0.5
 LEAST_ROOM_SHARE = 8  # an eighth of a batch is worth another round trip to Redis
 MAX_REFILLS = 8
+LAST_WORDS_S = 5.0  # for answers that are computed, and for giving back the rest
 CONFIRM_AFTER_S = 0.02  # a batch that begins as soon as it was taken need not ask again
 
 log = structlog.get_logger()
@@ -155,7 +156,8 @@ class WorkerLoop(Generic[StartedT, ComputedT]):
             stage.join()
         if self._error is not None:
             raise self._error
-        log.info("drained", num_jobs_returned=self._consumer.leave())
+        num_returned = self._patiently(self._consumer.leave, last_words_s=LAST_WORDS_S)
+        log.info("drained", num_jobs_returned=num_returned)
 
     def batch_age_s(self) -> float:
         """For how long the model has been at one batch."""
@@ -182,7 +184,8 @@ class WorkerLoop(Generic[StartedT, ComputedT]):
         try:
             while not self._stopping.is_set():
                 self._held.wait_below(MAX_HELD_BATCHES, self._stopping)
-                self._take()
+                if not self._stopping.is_set():
+                    self._take()
         finally:
             self._ready.put(None)
 
@@ -263,7 +266,7 @@ class WorkerLoop(Generic[StartedT, ComputedT]):
         queue_us = [work.queue_us(computed.began_at) for work in running.batch]
         answers = self._engine.answers(computed, queue_us)
         pairs = [(work.taken, answer) for work, answer in zip(running.batch, answers, strict=True)]
-        num_ended = self._patiently(lambda: self._consumer.finish(pairs))
+        num_ended = self._patiently(lambda: self._consumer.finish(pairs), last_words_s=LAST_WORDS_S)
         cost = sum(work.taken.cost for work in running.batch) - cost_saved(running.batch)
         fill = cost / self._budget
         self._pace.ended(
@@ -276,15 +279,22 @@ class WorkerLoop(Generic[StartedT, ComputedT]):
         self._metrics.answered(answers)
         log.debug("batch", num_jobs=len(pairs), num_ended=num_ended, cost=cost, compute_us=computed.compute_us)
 
-    def _patiently(self, call: Callable[[], T]) -> T:
-        """Repeat while Redis is away; what is held stays held. Raises QueueAwayError if the worker is to stop."""
+    def _patiently(self, call: Callable[[], T], *, last_words_s: float = 0.0) -> T:
+        """Repeat while Redis is away; what is held stays held.
+
+        Raises QueueAwayError if the worker is to stop, after `last_words_s` seconds of further tries.
+        """
+        gives_up_at: float | None = None
         while True:
             try:
                 return call()
             except QueueAwayError as error:
                 log.warning("redis away", error=str(error))
                 if self._stopping.wait(RETRY_S):
-                    raise
+                    gives_up_at = gives_up_at or time.monotonic() + last_words_s
+                    if time.monotonic() >= gives_up_at:
+                        raise
+                    time.sleep(RETRY_S)
 
 
 def _decode_or_explain(taken: TakenJob, engine: Engine[StartedT, ComputedT]) -> Job | Failure:

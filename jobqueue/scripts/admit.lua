@@ -27,8 +27,10 @@ local NEW_SHARE = 0.8  -- of the room, while some who were refused have been tol
 local LEAST_RETRY_MS, UNMEASURED_RETRY_MS, MOST_RETRY_MS = 500, 1000, 30000
 
 local now_ms = server_time_ms()
-local paced, draining, promised = unpack(redis.call('HMGET', CONTROL, 'tokens_per_s', 'draining', 'retry_ms'))
-local tokens_per_s, promised_ms = tonumber(paced or 0), tonumber(promised or 0)
+local control = redis.call('HMGET', CONTROL, 'tokens_per_s', 'draining', 'hi_retry_ms', 'lo_retry_ms')
+local tokens_per_s, draining = tonumber(control[1] or 0), control[2]
+local promised_ms = {hi = tonumber(control[3] or 0), lo = tonumber(control[4] or 0)}
+local has_promised = {}
 local found = redis.call('HMGET', DEPTH, 'hi_tokens', 'hi_jobs', 'lo_tokens', 'lo_jobs')
 local depth = {hi = {tokens = tonumber(found[1] or 0), jobs = tonumber(found[2] or 0)},
                lo = {tokens = tonumber(found[3] or 0), jobs = tonumber(found[4] or 0)}}
@@ -53,7 +55,7 @@ local function read_call(at)
   return call
 end
 
--- Tokens that must end before the call is admitted; none where it is admitted now.
+-- Tokens that must end before the call is admitted, none where it is admitted now; and how many end per second.
 local function excess(call)
   local tokens, jobs = depth.hi.tokens + depth.lo.tokens, depth.hi.jobs + depth.lo.jobs
   local most = MOST[call.lane]
@@ -64,7 +66,7 @@ local function excess(call)
     pace = depth.lo.tokens > 0 and tokens_per_s * HI_SHARE or tokens_per_s
     most_ahead = math.min(most.tokens, pace > 0 and pace * max_wait_s * PLANNED_SHARE or unmeasured_tokens)
   end
-  if promised_ms > now_ms and not call.is_retry then
+  if promised_ms[call.lane] > now_ms and not call.is_retry then
     most_ahead = most_ahead * NEW_SHARE
   end
   local over = math.max(tokens + call.tokens - most.tokens, lane_tokens - most_ahead)
@@ -78,19 +80,21 @@ local function excess(call)
   if held > 0 then
     over = math.max(over, held + call.tokens - (most_ahead - lane_tokens))
   end
-  return over
+  return over, pace
 end
 
 -- Those refused are told different times, at the pace of the queue: told the same, they would all come back together.
 -- Room is kept for them, so that they need come back once only; who came a little early has not lost his turn.
-local function retry_after_ms(call, over)
-  if tokens_per_s == 0 then
+local function retry_after_ms(call, over, pace)
+  if pace == 0 then
     return UNMEASURED_RETRY_MS
   end
-  local room_ms = now_ms + math.max(over / tokens_per_s * 1000, LEAST_RETRY_MS)
-  local turn_ms = math.min(call.is_retry and room_ms or math.max(promised_ms, room_ms), now_ms + MOST_RETRY_MS)
+  local room_ms = now_ms + math.max(over / pace * 1000, LEAST_RETRY_MS)
+  local turn_ms = call.is_retry and room_ms or math.max(promised_ms[call.lane], room_ms)
+  turn_ms = math.min(turn_ms, now_ms + MOST_RETRY_MS)
   if not call.is_retry then
-    promised_ms = math.floor(turn_ms + call.tokens / tokens_per_s * 1000)
+    promised_ms[call.lane] = math.floor(turn_ms + call.tokens / pace * 1000)
+    has_promised[call.lane] = true
   end
   return math.floor(turn_ms - now_ms)
 end
@@ -128,9 +132,9 @@ local function admit(call)
     elseif not call.wakeable and not has_live_worker() then
       return {-1}
     end
-    local over = excess(call)
+    local over, pace = excess(call)
     if over > 0 then
-      return {0, depth.hi.tokens + depth.lo.tokens, depth.hi.jobs + depth.lo.jobs, retry_after_ms(call, over)}
+      return {0, depth.hi.tokens + depth.lo.tokens, depth.hi.jobs + depth.lo.jobs, retry_after_ms(call, over, pace)}
     end
   end
   if not has_groups then
@@ -154,7 +158,7 @@ for lane, counts in pairs(added) do
     keep_replies_open(replies_lifetime_s)
   end
 end
-if promised_ms ~= tonumber(promised or 0) then
-  redis.call('HSET', CONTROL, 'retry_ms', promised_ms)
+for lane in pairs(has_promised) do
+  redis.call('HSET', CONTROL, lane .. '_retry_ms', promised_ms[lane])
 end
 return replies

@@ -1,5 +1,6 @@
 -- Hand what workers without a live lease left behind to the orphans, deliveries counted as they are; and mend what a
--- server that lost the last of its writes may have wrong: entries that nobody holds any more, and the depth.
+-- server that lost the last of its writes may have wrong: expired entries that nobody holds, among the oldest, and the
+-- depth of a lane that is empty.
 --
 -- Returns how many consumers were removed.
 
@@ -38,16 +39,15 @@ for _, stream in pairs(STREAMS) do
   end
 end
 
--- Orphans that expire are left to the next take, which knows whether they failed a worker.
-local function is_orphan(stream, id)
-  local pending = redis.call('XPENDING', stream, GROUP, id, id, 1)[1]
-  return pending and pending[2] == ORPHANS
+-- Workers end what they hold, and takes what is left of the dead, which may have failed them.
+local function is_held(stream, id)
+  return #redis.call('XPENDING', stream, GROUP, id, id, 1) > 0
 end
 
 local function drop_expired(lane, stream)
   for _, entry in ipairs(redis.call('XRANGE', stream, '-', '+', 'COUNT', OLDEST)) do
     local fields = fields_of(entry)
-    if is_expired(entry[1], fields, now_ms) and not is_orphan(stream, entry[1]) then
+    if is_expired(entry[1], fields, now_ms) and not is_held(stream, entry[1]) then
       end_job(lane, entry[1], fields.tokens, fields.tenant)
     end
   end

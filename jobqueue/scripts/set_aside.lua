@@ -3,5 +3,5 @@
 -- ARGV  per job: lane, entry id
 
 for i = 1, #ARGV, 2 do
-  redis.call('XCLAIM', STREAMS[ARGV[i]], GROUP, ORPHANS, 0, ARGV[i + 1], 'RETRYCOUNT', 1, 'JUSTID')
+  redis.call('XCLAIM', STREAMS[ARGV[i]], GROUP, ORPHANS, 0, ARGV[i + 1], 'RETRYCOUNT', 0, 'JUSTID')
 end

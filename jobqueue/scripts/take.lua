@@ -82,7 +82,7 @@ local function take_orphan(lane, id, deliveries)
     drop(lane, id, fields)
     return false
   end
-  local suspect = deliveries > 0
+  local suspect = deliveries > 0 or fields.alone
   if suspect and not is_idle() then
     reason = SUSPECTS_WAIT
     return true

@@ -217,7 +217,8 @@ def test_who_was_refused_and_comes_back_finds_room_kept(worker, stubs, redis_url
     worker.hold()
     with redis.Redis.from_url(redis_url) as client:
         seconds, _ = client.time()
-        client.hset(worker.keys.control, "retry_ms", (seconds + 60) * 1000)  # some have been told to come back by then
+        told_ms = (seconds + 60) * 1000  # some have been told to come back by then
+        client.hset(worker.keys.control, "hi_retry_ms", told_ms)
         ahead = stubs.embedding.Embed.future(request("word " * 85), timeout=TIMEOUT_S)
         eventually(lambda: worker.num_queued() == 1)
         assert refused(stubs.embedding.Embed, request("new"), timeout=TIMEOUT_S).reason == "QUEUE_FULL"
@@ -227,4 +228,4 @@ def test_who_was_refused_and_comes_back_finds_room_kept(worker, stubs, redis_url
         eventually(lambda: worker.num_queued() == 2)
         worker.release()
         assert len(ahead.result().embeddings) == len(back.result().embeddings) == 1
-        client.hdel(worker.keys.control, "retry_ms")
+        client.hdel(worker.keys.control, "hi_retry_ms")

@@ -308,7 +308,7 @@ def test_a_worker_that_loads_and_one_that_works_are_told_apart(queue):
 def test_reaping_forgets_expired_leases(queue):
     for name, lease_ms in (("dead", 0), ("alive", 60_000)):
         for loading in (False, True):
-            queue.consumer(name, lease_ms=lease_ms).renew(loading=loading)
+            queue.consumer(f"{name}-{loading}", lease_ms=lease_ms).renew(loading=loading)
     queue.consumer("reaper").reap()
-    assert queue.client.zrange(queue.keys.workers, 0, -1) == [b"alive"]
-    assert queue.client.zrange(queue.keys.loading, 0, -1) == [b"alive"]
+    assert queue.client.zrange(queue.keys.workers, 0, -1) == [b"alive-False"]
+    assert queue.client.zrange(queue.keys.loading, 0, -1) == [b"alive-True"]

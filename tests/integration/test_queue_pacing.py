@@ -1,13 +1,25 @@
 """Admission goes by what the workers really end: nobody waits for longer than is promised, and tenants share."""
 
 import asyncio
+import threading
 
 import pytest
 
+from jobqueue.connection import connect
 from jobqueue.consumer import Consumer
 from jobqueue.errors import DrainingError, QueueFullError
 from jobqueue.lanes import Lane
-from tests.support.queues import Depth, WorkerDouble, finish_all, job_of, own_queue, producer_at, submission, until
+from tests.support.queues import (
+    Depth,
+    WorkerDouble,
+    finish_all,
+    job_of,
+    own_queue,
+    producer_at,
+    submission,
+    until,
+    wait_for,
+)
 
 PACE = 100  # tokens a second, of which interactive work may wait for 10 s
 MOST_RETRY_MS = 30_000
@@ -108,6 +120,14 @@ def test_those_refused_are_sent_away_for_different_times_at_the_pace_of_the_queu
     assert times_ms == pytest.approx([3000, 5000, 7000, 9000], abs=100)
 
 
+def test_refused_bulk_work_does_not_hold_up_interactive_work(paced):
+    assert admitted(paced, 5000, lane=Lane.BULK)
+    for _ in range(5):
+        retry_ms(paced, 1000, lane=Lane.BULK, ttl_ms=1000)
+    assert admitted(paced, 900)
+    assert retry_ms(paced, 10) == pytest.approx(3000, abs=100)  # 225 too many, at three quarters of the pace
+
+
 def test_nobody_is_sent_away_for_longer_than_half_a_minute_or_shorter_than_half_a_second(paced):
     assert admitted(paced, 901)
     assert retry_ms(paced, 1) == LEAST_RETRY_MS
@@ -202,11 +222,18 @@ async def test_a_refused_call_carries_the_time_to_retry(paced, any_redis_url, mo
 
 def admit_alone(queue, size):
     """A job that must run alone, as a replayed dead letter."""
+    fields = fields_alone(queue, size)
+    queue.client.hincrby(queue.keys.depth, "hi_tokens", size)
+    queue.client.hincrby(queue.keys.depth, "hi_jobs", 1)
+    queue.client.xadd(queue.lanes[Lane.INTERACTIVE], fields)
+
+
+def fields_alone(queue, size):
+    """The fields of such a job, which is not in the queue."""
     (entry_id,) = queue.admit(size)
-    stream = queue.lanes[Lane.INTERACTIVE]
-    ((_, fields),) = queue.client.xrange(stream, entry_id, entry_id)
-    queue.client.xdel(stream, entry_id)
-    return queue.client.xadd(stream, fields | {b"alone": b"1"})
+    ((_, fields),) = queue.client.xrange(queue.lanes[Lane.INTERACTIVE], entry_id, entry_id)
+    assert queue.cancel(entry_id, size) == 1
+    return fields | {b"alone": b"1"}
 
 
 def tokens_of(take):
@@ -229,13 +256,32 @@ def test_a_job_that_must_run_alone_is_given_to_an_idle_worker_and_closes_the_bat
     assert tokens_of(worker.take(budget=100, num_held=1)) == [3]
 
 
-def test_a_job_that_must_run_alone_and_reaches_a_busy_worker_waits_for_an_idle_one(queue):
-    worker = queue.consumer("a")
-    worker._take = lambda real=worker._take, **options: real(**options | {"budget": 0, "num_taken": 1})  # finds nothing
+def test_a_job_that_must_run_alone_and_reaches_a_busy_worker_waits_for_an_idle_one(queue, any_redis_url, monkeypatch):
+    monkeypatch.setattr("jobqueue.consumer.BLOCK_MS", 60_000)
+    fields, takes = fields_alone(queue, 2), []
+    with connect(any_redis_url) as client:
+        busy = Consumer(client, queue.name, "busy", lease_ms=60_000, max_jobs=10)
+        busy.join()
+        thread = threading.Thread(target=lambda: takes.append(busy.take(budget=100, num_held=1)))
+        thread.start()
+        wait_for(lambda: queue.client.info("clients")["blocked_clients"])
+        queue.client.xadd(queue.lanes[Lane.INTERACTIVE], fields)
+        thread.join(timeout=10)
+    assert [(take.jobs, take.suspects_wait) for take in takes] == [((), True)]
+    worker = queue.consumer("idle")
+    assert [(job.tokens, job.deliveries) for job in worker.take(budget=100, num_held=0).jobs] == [(2, 1)]
+    assert queue.dead_letters() == []
+
+
+def test_a_job_that_must_run_alone_still_does_so_after_it_was_given_back(queue):
+    leaver, worker = queue.consumer("leaver"), queue.consumer("a")
     admit_alone(queue, 2)
-    take = worker.take(budget=100, num_held=1)
-    assert (take.jobs, take.suspects_wait) == ((), True)
-    assert tokens_of(queue.consumer("b").take(budget=100, num_held=0)) == [2]
+    assert tokens_of(leaver.take(budget=100, num_held=0)) == [2]
+    leaver.leave()
+    queue.admit(3)
+    busy = worker.take(budget=100, num_held=1)
+    assert (busy.jobs, busy.suspects_wait) == ((), True)
+    assert tokens_of(worker.take(budget=100, num_held=0)) == [2]
 
 
 def test_a_job_that_was_to_run_alone_kills_one_worker_only(queue):

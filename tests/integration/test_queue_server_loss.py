@@ -218,12 +218,14 @@ def test_an_entry_that_nobody_holds_any_more_ends_with_its_time(queue):
     queue.check_idle()
 
 
-def test_an_orphan_that_failed_a_worker_is_left_to_the_next_take_to_bury(queue):
+@pytest.mark.parametrize("lease_ms", [0, 100])
+def test_a_job_that_expires_with_a_dead_worker_is_left_to_the_next_take_to_bury(queue, lease_ms):
     queue.admit(10, ttl_ms=30)
-    assert queue.dead_consumer("dead").take(budget=100, num_held=0).jobs
+    assert queue.consumer("dead", lease_ms=lease_ms).take(budget=100, num_held=0).jobs
     worker = queue.consumer("a")
     time.sleep(0.03)
     worker.reap()
+    time.sleep(lease_ms / 1000)
     worker.reap()
     assert worker.take(budget=100, num_held=0).jobs == ()
     assert len(queue.dead_letters()) == 1
