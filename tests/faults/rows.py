@@ -40,7 +40,7 @@ ROWS = (
     ),
     _kill_row("after-take", "before the take's reply is used", in_short=True),
     _kill_row("mid-batch", "in the middle of a batch", in_short=False),
-    _kill_row("before-finish", "before reply and acknowledgement, which are one step", in_short=True),
+    _kill_row("before-finish", "before reply and acknowledgement, which are one step", in_short=False),
     _kill_row("after-finish", "after reply and acknowledgement, which are one step", in_short=False),
     Row(
         name="stop-worker",
@@ -57,6 +57,7 @@ ROWS = (
         inject=faults.roll_workers,
         plan=plans.echo,
         worker_exits=frozenset({0}),
+        in_short=False,
     ),
     Row(
         name="kill-gateway",
@@ -81,6 +82,7 @@ ROWS = (
         plan=plans.echo,
         may_repeat=True,
         redis=_server_with_aof,
+        in_short=False,
     ),
     Row(
         name="redis-truncated-aof",
@@ -131,6 +133,7 @@ ROWS = (
         meaning="A full Redis refuses new calls with a time to retry, and the admitted ones are answered.",
         inject=faults.fill_memory,
         plan=plans.echo,
+        in_short=False,
     ),
     Row(
         name="sentinel-kill",
