@@ -21,10 +21,9 @@ local MOST = {hi = {tokens = tonumber(ARGV[3]), jobs = tonumber(ARGV[4])},
 local max_wait_s, unmeasured_tokens = tonumber(ARGV[7]) / 1000, tonumber(ARGV[8])
 local FIRST_CALL, CALL_FIELDS, JOB_FIELDS = 9, 8, 4
 local HI_SHARE = 3 / 4  -- of the takes; every fourth begins with the low lane
-local BUSY_S = 1  -- with that much interactive work ahead more of it will follow, and bulk work has what is left
 local PLANNED_SHARE = 0.9  -- of the wait that is allowed: the pace is an estimate
 local NEW_SHARE = 0.8  -- of the room, while some who were refused have been told to come back
-local LEAST_RETRY_MS, UNMEASURED_RETRY_MS, MOST_RETRY_MS = 500, 1000, 30000
+local LEAST_RETRY_MS, UNMEASURED_RETRY_MS, MOST_RETRY_MS = 500, 1000, {hi = 30000, lo = 300000}
 
 local now_ms = server_time_ms()
 local control = redis.call('HMGET', CONTROL, 'tokens_per_s', 'draining', 'hi_retry_ms', 'lo_retry_ms')
@@ -60,7 +59,7 @@ local function excess(call)
   local tokens, jobs = depth.hi.tokens + depth.lo.tokens, depth.hi.jobs + depth.lo.jobs
   local most = MOST[call.lane]
   local lane_tokens, pace, most_ahead = depth[call.lane].tokens, tokens_per_s, most.tokens
-  if call.lane == 'lo' and depth.hi.tokens > tokens_per_s * BUSY_S then
+  if call.lane == 'lo' and depth.hi.tokens > 0 then
     pace = tokens_per_s * (1 - HI_SHARE)
   elseif call.lane == 'hi' then
     pace = depth.lo.tokens > 0 and tokens_per_s * HI_SHARE or tokens_per_s
@@ -74,7 +73,7 @@ local function excess(call)
     over = math.max(over, jobs > 0 and tokens / jobs * (jobs + call.jobs - most.jobs) or call.tokens)
   end
   if pace > 0 then
-    over = math.max(over, lane_tokens - pace * tonumber(call.ttl_ms) / 1000)
+    over = math.max(over, lane_tokens - pace * tonumber(call.ttl_ms) / 1000 * PLANNED_SHARE)
   end
   local held = call.tenant ~= '' and tonumber(redis.call('HGET', TENANTS, call.lane .. ':' .. call.tenant) or 0) or 0
   if held > 0 then
@@ -91,7 +90,7 @@ local function retry_after_ms(call, over, pace)
   end
   local room_ms = now_ms + math.max(over / pace * 1000, LEAST_RETRY_MS)
   local turn_ms = call.is_retry and room_ms or math.max(promised_ms[call.lane], room_ms)
-  turn_ms = math.min(turn_ms, now_ms + MOST_RETRY_MS)
+  turn_ms = math.min(turn_ms, now_ms + MOST_RETRY_MS[call.lane])
   if not call.is_retry then
     promised_ms[call.lane] = math.floor(turn_ms + call.tokens / pace * 1000)
     has_promised[call.lane] = true

@@ -47,6 +47,7 @@ class Call:
     told_s: float | None = None
     came_back_s: float = 0.0
     ended_at: float = 0.0
+    is_late: bool = False
 
     @property
     def is_answered(self) -> bool:
@@ -88,6 +89,9 @@ class Crowd:
             try:
                 response = await self._clients.ask(question, attempt, max(give_up - asked_at, 0.001))
             except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                    call = replace(call, is_late=True)
+                    break
                 if error.code() is not grpc.StatusCode.UNAVAILABLE:
                     raise
                 told_s = refusal(error).retry_s
@@ -185,6 +189,7 @@ def show(
     table.add_row("capacity, measured before", f"{capacity:,.0f} tokens/s")
     table.add_row("goodput", f"{goodput:,.0f} tokens/s, {goodput / capacity:.1%} of it")
     table.add_row("calls, answered", f"{len(calls):,}, {sum(call.is_answered for call in calls):,}")
+    table.add_row("not answered by their deadline", str(sum(call.is_late for call in calls)))
     table.add_row("interactive ones waited", f"p50 {statistics.median(waits):.2f} s, at most {max(waits):.2f} s")
     told = [call.told_s for call in calls if call.told_s is not None]
     table.add_row(
