@@ -174,8 +174,9 @@ def _admit_item(call: PendingCall, jobs: Sequence[PendingJob], *, again: bool) -
     item += [int(submission.wakeable), int(again), int(submission.is_retry), len(jobs)]
     for pending in jobs:
         job = pending.job
-        cost = job_cost(job.lengths, len(job.prefix), submission.attention_cost)
-        item += [sum(job.lengths), cost, pending.id, encode_job(job)]
+        lengths = job.lengths
+        cost = job_cost(lengths, len(job.prefix), submission.attention_cost)
+        item += [sum(lengths), cost, pending.id, encode_job(job)]
     return item
 
 

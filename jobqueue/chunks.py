@@ -9,12 +9,16 @@ from jobqueue.messages import Job, Result
 
 def split(call: Job, *, max_tokens: int) -> list[Job]:
     """Cut a call's sequences, in order, into jobs of at most `max_tokens`; a longer sequence is a job alone."""
-    groups = split_by_size(call.lengths, max_tokens)
+    groups = list(split_by_size(call.lengths, max_tokens))
+    if len(groups) == 1:
+        return [call]
     return [replace(call, tails=call.tails[group.start : group.stop]) for group in groups]
 
 
 def merge(results: Sequence[Result], *, last: Result) -> Result:
     """The call's result from its jobs' results in order; times are those of the job that finished last."""
+    if len(results) == 1:
+        return last
     return Result(
         rows=b"".join(result.rows for result in results),
         num_rows=sum(result.num_rows for result in results),

@@ -32,6 +32,10 @@ class _Call:
     item: Item
     reply: "asyncio.Future[Any]"
 
+    @property
+    def num_bytes(self) -> int:
+        return sum([len(part) for part in self.item if type(part) is bytes])
+
 
 class Pipeline:
     """Coalesces script calls; safe for any number of tasks of one loop.
@@ -41,7 +45,7 @@ class Pipeline:
 
     def __init__(self, client: AsyncRedis, keys: Sequence[str]) -> None:
         self._redis = client
-        self._keys = keys
+        self._keys = [key.encode() for key in keys]
         self._waiting: list[_Call] = []
         self._sender: asyncio.Task[None] | None = None
         self.is_away = False
@@ -72,7 +76,7 @@ class Pipeline:
         """What travels next: at least one call, and no more bytes than a round trip has time for."""
         num_bytes, num_calls = 0, 0
         while num_calls < len(self._waiting) and (not num_calls or num_bytes < MOST_BYTES):
-            num_bytes += sum(len(part) for part in self._waiting[num_calls].item if isinstance(part, bytes))
+            num_bytes += self._waiting[num_calls].num_bytes
             num_calls += 1
         load, self._waiting = self._waiting[:num_calls], self._waiting[num_calls:]
         return load
