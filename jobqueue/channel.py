@@ -135,6 +135,8 @@ class Channel:
 
     async def _admit_again(self, call: PendingCall) -> None:
         lost = call.lost
+        if not lost:  # answered since
+            return
         with contextlib.suppress(QueueAwayError):  # they are still lost at the next look
             await self._admit(call, lost, again=True)
         unwanted = call.admitted if call.is_over else [job for job in lost if job.result is not None]
