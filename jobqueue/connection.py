@@ -45,9 +45,9 @@ __all__ = [
     "redis_border",
 ]
 
-CONNECT_TIMEOUT_S = 2.0
+CONNECT_TIMEOUT_S = 5.0
 FORGET_TIMEOUT_S = 2.0
-REPLY_TIMEOUT_S = 2.0  # a server that is silent for longer counts as away; blocking reads are shorter
+REPLY_TIMEOUT_S = 5.0  # a server that is silent for longer counts as away; less would be a busy machine's own pauses
 
 # What the rest of the code may use. Cluster clients have the same commands, and no type in common with these.
 SyncRedis: TypeAlias = redis.Redis
