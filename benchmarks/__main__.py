@@ -5,6 +5,7 @@ The checkpoint's weights are random and its shape is small: what counts are the 
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -71,7 +72,8 @@ def serving(checkpoint: Path) -> Iterator[str]:
     """A service of its own, as qwen3-serve starts it; its address."""
     command = [sys.executable, "-m", "standalone", f"embedding:{checkpoint}", "--listen", "127.0.0.1:0"]
     command += ["--log-level", "warning"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own command
+    patient = os.environ | {"QWEN3_MAX_WAIT_S": "3600"}  # all texts come at once, and none is to be refused
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=patient) as process:  # noqa: S603 - our own
         try:
             line = process.stdout.readline() if process.stdout else ""
             yield line.removeprefix("ready ").strip()

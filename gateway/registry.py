@@ -77,8 +77,7 @@ class Registry:
     async def refresh(self) -> None:
         try:
             with redis_border():
-                async with asyncio.timeout(REPLY_TIMEOUT_S):
-                    self.catalog = await self._read_catalog()
+                self.catalog = await self._read_catalog()
         except (QueueAwayError, ResponseError) as error:
             if self.catalog.reachable:
                 log.warning("redis away", error=str(error))
@@ -86,7 +85,8 @@ class Registry:
         self.notify()
 
     async def _read_catalog(self) -> Catalog:
-        sightings = await read_sightings(self._redis, report=lambda error: self._warn_once(str(error)))
+        async with asyncio.timeout(REPLY_TIMEOUT_S):
+            sightings = await read_sightings(self._redis, report=lambda error: self._warn_once(str(error)))
         chosen = choose_revisions(sightings, self._pinned)
         models = {sighting.announcement.model_id: await self._served(sighting) for sighting in chosen}
         catalog = Catalog(
@@ -128,7 +128,8 @@ class Registry:
 
     async def _tokenizer(self, digest: str) -> PromptTokenizer | None:
         if digest not in self._tokenizers:
-            tokenizer_json = await read_tokenizer(self._redis, digest)
+            async with asyncio.timeout(REPLY_TIMEOUT_S):
+                tokenizer_json = await read_tokenizer(self._redis, digest)
             if tokenizer_json is None or tokenizer_digest(tokenizer_json) != digest:
                 return None
             self._tokenizers[digest] = await asyncio.to_thread(PromptTokenizer, tokenizer_json)

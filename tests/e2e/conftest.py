@@ -13,7 +13,7 @@ def address(redis_url, embedding_checkpoint, rerank_checkpoint) -> Iterator[str]
     with (
         worker(redis_url, embedding_checkpoint),
         worker(redis_url, rerank_checkpoint),
-        gateway(redis_url) as (_, found),
+        gateway(redis_url, "--max-wait-s", "600") as (_, found),
     ):
         yield found
 

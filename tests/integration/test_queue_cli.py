@@ -288,7 +288,9 @@ def test_a_replay_without_an_answer_gives_up_and_leaves_nothing(run, queue):
 
 def test_a_replay_that_is_interrupted_leaves_nothing(url, queue):
     letter_id = bury(queue, 3)
-    command = [sys.executable, "-m", "jobqueue", "--redis", url, "dead", "replay", queue.name, letter_id]
+    # A shell's background jobs ignore the signal, and so would the child.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "jobqueue", "--redis", url]
+    command += ["dead", "replay", queue.name, letter_id]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as child:
         wait_for(lambda: queue.client.xlen(queue.lanes[Lane.INTERACTIVE]))
         child.send_signal(2)
