@@ -16,7 +16,7 @@ from jobqueue.cost import job_cost
 from jobqueue.errors import DrainingError, NoWorkerError, OutcomeUnknownError, QueueAwayError, QueueFullError
 from jobqueue.keys import REPLIES_TTL_S, QueueKeys
 from jobqueue.lanes import Lane
-from jobqueue.limits import UNMEASURED_TOKENS, QueueLimits
+from jobqueue.limits import UNMEASURED_TOKENS_PER_S, QueueLimits
 from jobqueue.messages import Job, Result, encode_job
 from jobqueue.pending import PendingCall, PendingJob, Submission
 from jobqueue.pipeline import Pipeline
@@ -166,7 +166,8 @@ class Channel:
 def _admit_head(gateway: str, limits: QueueLimits) -> tuple[Any, ...]:
     """What admit.lua wants once."""
     of_lanes = (*limits.of(Lane.INTERACTIVE), *limits.of(Lane.BULK))
-    return (gateway, REPLIES_TTL_S, *of_lanes, limits.max_wait_ms, UNMEASURED_TOKENS)
+    unmeasured_tokens = limits.max_wait_ms * UNMEASURED_TOKENS_PER_S // 1000
+    return (gateway, REPLIES_TTL_S, *of_lanes, limits.max_wait_ms, unmeasured_tokens)
 
 
 def _admit_item(call: PendingCall, jobs: Sequence[PendingJob], *, again: bool) -> list[Any]:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from jobqueue.lanes import Lane
 
-# While no worker has measured its pace yet: a few batches of an accelerator, a minute or so of a CPU.
-UNMEASURED_TOKENS = 65_536
+# What is assumed while no worker has measured its pace yet: more than a CPU does, and less than an accelerator.
+UNMEASURED_TOKENS_PER_S = 6_500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -211,7 +211,7 @@ async def test_a_draining_queue_admits_nothing_new_and_ends_what_it_has(queue, a
 
 
 async def test_a_refused_call_carries_the_time_to_retry(paced, any_redis_url, monkeypatch):
-    monkeypatch.setattr("jobqueue.channel.UNMEASURED_TOKENS", 50)
+    monkeypatch.setattr("jobqueue.channel.UNMEASURED_TOKENS_PER_S", 5)
     deadline = asyncio.get_running_loop().time() + 30
     paced.admit(1100)
     async with producer_at(any_redis_url) as producer:
