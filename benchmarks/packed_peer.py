@@ -43,8 +43,8 @@ def _uncached(setting: Setting, *, shares: bool) -> Callable[[Sequences], Vector
     from worker.model.kernels import block_maker, select_kernels  # noqa: PLC0415
     from worker.model.qwen3 import Qwen3  # noqa: PLC0415
     from worker.model.weights import load_weights  # noqa: PLC0415
-    from worker.packing import pack  # noqa: PLC0415
-    from worker.sharing import MIN_SHARED_TOKENS  # noqa: PLC0415
+    from worker.packing import pack  # noqa: PLC0415 - torch, as above
+    from worker.sharing import MIN_SHARED_TOKENS  # noqa: PLC0415 - likewise
 
     cpu, dtype = torch.device("cpu"), getattr(torch, setting.dtype)
     checkpoint = resolve_checkpoint(str(setting.checkpoint), task=None, name=None, revision="bench")

@@ -98,16 +98,6 @@ local function retry_after_ms(call, over, pace)
   return math.floor(turn_ms - now_ms)
 end
 
--- The groups are made here as well as by workers: a worker that comes to a full server could not make them any more.
-local function make_groups()
-  for _, stream in pairs(STREAMS) do
-    if redis.call('EXISTS', stream) == 0 then
-      redis.call('XGROUP', 'CREATE', stream, GROUP, '0', 'MKSTREAM')
-    end
-  end
-  has_groups = true
-end
-
 local function add(call)
   local reply = {1}
   for i = call.first_job, call.first_job + (call.jobs - 1) * JOB_FIELDS, JOB_FIELDS do
@@ -138,6 +128,7 @@ local function admit(call)
   end
   if not has_groups then
     make_groups()
+    has_groups = true
   end
   return add(call)
 end

@@ -81,6 +81,15 @@ local function add_up_rates()
   redis.call('HSET', CONTROL, 'tokens_per_s', total)
 end
 
+-- Also made where work is admitted: a worker that comes to a full server could not make them any more.
+local function make_groups()
+  for _, stream in pairs(STREAMS) do
+    if redis.call('EXISTS', stream) == 0 then
+      redis.call('XGROUP', 'CREATE', stream, GROUP, '0', 'MKSTREAM')
+    end
+  end
+end
+
 -- Workers drop jobs whose gateway has no reply stream, so it must exist while the gateway lives.
 local function keep_replies_open(lifetime_s)
   if redis.call('EXISTS', REPLIES) == 0 then

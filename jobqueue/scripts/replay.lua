@@ -12,20 +12,14 @@ if not letter then
 elseif redis.call('HGET', CONTROL, 'paused') then
   return {-2}
 end
-local fields = {}
-for i = 1, #letter[2], 2 do
-  fields[letter[2][i]] = letter[2][i + 1]
-end
+local fields = fields_of(letter)
 if not fields.payload then
   return {-1}
 end
 
-local stream = STREAMS[fields.lane]
-if redis.call('EXISTS', stream) == 0 then
-  redis.call('XGROUP', 'CREATE', stream, GROUP, '0', 'MKSTREAM')
-end
+make_groups()
 keep_replies_open(lifetime_s)
-local entry_id = redis.call('XADD', stream, '*', 'tokens', fields.tokens, 'cost', fields.cost, 'ttl_ms', ttl_ms,
+local entry_id = redis.call('XADD', STREAMS[fields.lane], '*', 'tokens', fields.tokens, 'cost', fields.cost, 'ttl_ms', ttl_ms,
   'gateway', gateway, 'tenant', '', 'job_id', job_id, 'request_id', fields.request_id, 'alone', '1',
   'payload', fields.payload)
 redis.call('HINCRBY', DEPTH, fields.lane .. '_tokens', fields.tokens)

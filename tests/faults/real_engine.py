@@ -51,7 +51,7 @@ def real(*options: str) -> Plan:
 
 def make_small_checkpoint(folder: Path) -> Path:
     from worker.make_checkpoint import make_checkpoint  # noqa: PLC0415 - loads torch, which no other row needs
-    from worker.model.task import ModelTask  # noqa: PLC0415
+    from worker.model.task import ModelTask  # noqa: PLC0415 - likewise
 
     make_checkpoint(folder, task=ModelTask.EMBED, seed=0)
     return folder

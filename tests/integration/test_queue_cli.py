@@ -11,7 +11,7 @@ import pytest
 
 from jobqueue.keys import MODELS
 from jobqueue.lanes import Lane
-from jobqueue.messages import Failure, FailureReason
+from jobqueue.messages import Failure, FailureReason, decode_job
 from tests.support.queues import WorkerDouble, own_queue, wait_for
 from tests.support.redis_servers import embedded_binary, redis_server
 
@@ -225,8 +225,6 @@ def test_letters_are_listed_and_shown_without_token_ids_unless_asked(run, queue)
 
 def job_tokens(queue):
     """The token ids in the one dead letter."""
-    from jobqueue.messages import decode_job  # noqa: PLC0415
-
     (letter,) = queue.dead_letters()
     return decode_job(letter[b"payload"]).tails[0]
 
