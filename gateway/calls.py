@@ -1,4 +1,4 @@
-"""What is known of a call before its method runs: its id, and the point in time by which it must be answered."""
+"""What is known of a call: its id, who makes it, and the point in time by which it must be answered."""
 
 import asyncio
 import re
@@ -10,27 +10,42 @@ from typing import Any
 
 import grpc.aio
 
+from gateway.callers import ANYBODY, Caller
+from jobqueue.lanes import Lane
+from jobqueue.messages import Result
+
 # Sent by retry policies (gRPC proposal A6), and by clients that retry by hand, whom gRPC does not let send the first.
 PREVIOUS_ATTEMPTS = ("grpc-previous-rpc-attempts", "x-previous-rpc-attempts")
 REQUEST_ID = re.compile(r"[\x20-\x7e]{1,128}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Call:
-    """`deadline` is in seconds of the event loop's clock; uvloop's counts whole milliseconds, so `started` is not."""
+    """What is known of a call, filled in as it goes.
 
+    `deadline` is in seconds of the event loop's clock; uvloop's counts whole milliseconds, so `started` is not.
+    """
+
+    method: str  # /package.Service/Method
     request_id: str
     started: float  # of time.perf_counter()
     deadline: float
-    is_retry: bool
+    is_retry: bool = False
+    caller: Caller = ANYBODY
+    work: "Work | None" = None
+    result: Result | None = None
+    chunk_id: int | None = None  # of a stream's chunk
 
     @classmethod
-    def begin(cls, request: Any, context: "grpc.aio.ServicerContext[Any, Any]", *, default_timeout_s: float) -> "Call":
+    def begin(
+        cls, method: str, request: Any, context: "grpc.aio.ServicerContext[Any, Any]", *, default_timeout_s: float
+    ) -> "Call":
         """The caller's id, or a new one where it sent none that may be shown; its deadline, or the default one."""
         request_id = getattr(request, "request_id", "")
         remaining_s = context.time_remaining()
         now = asyncio.get_running_loop().time()
         return cls(
+            method=method,
             request_id=request_id if REQUEST_ID.fullmatch(request_id) else secrets.token_hex(16),
             started=time.perf_counter(),
             is_retry=any(name in PREVIOUS_ATTEMPTS for name, _ in context.invocation_metadata() or ()),
@@ -40,6 +55,17 @@ class Call:
     @property
     def elapsed_us(self) -> int:
         return int((time.perf_counter() - self.started) * 1e6)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What a call asked of a model, for those who count: `input_tokens` after truncation, prefix included."""
+
+    model: str
+    lane: Lane
+    num_inputs: int
+    input_tokens: int
+    tokenize_us: int
 
 
 current_call: ContextVar[Call] = ContextVar("current_call")

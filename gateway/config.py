@@ -1,8 +1,8 @@
 """The gateway's settings."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, FilePath, PositiveFloat, PositiveInt, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from runtime.settings import ListenAddress, LogLevel, Settings
@@ -17,13 +17,63 @@ class GatewaySettings(Settings):
         description="URL of Redis: redis://, unix://, redis+sentinel:// or redis+cluster://; rediss for TLS"
     )
     listen: ListenAddress = Field("127.0.0.1:50051", description="HOST:PORT to listen on; port 0 takes a free one")
+    http_listen: ListenAddress | None = Field(
+        None, description="HOST:PORT for /metrics, /livez and /readyz; without it there are none"
+    )
+    processes: PositiveInt = Field(1, description="processes that listen on the same port")
+    insecure: bool = Field(default=False, description="listen without TLS beyond this machine")
+
+    tls_cert: FilePath | None = Field(
+        None, description="PEM file of the server's certificate chain; read anew on change"
+    )
+    tls_key: FilePath | None = Field(None, description="PEM file of the certificate's private key")
+    tls_client_ca: FilePath | None = Field(
+        None,
+        description="PEM file of the authorities whose certificates clients must show; without it none is asked for",
+    )
+    access: FilePath | None = Field(
+        None, description="TOML file of tenants, API keys and identities; without it everybody may do everything"
+    )
+    open_services: Annotated[frozenset[Literal["health", "reflection"]], NoDecode] = Field(
+        frozenset({"health"}), description="health,reflection: what needs no credentials where there is access control"
+    )
+    admin: bool = Field(default=False, description="serve channelz and the other services of gRPC's admin interface")
+
     default_embedding_model: str = Field("", description="model meant by an empty name; else the only one served")
     default_rerank_model: str = Field("", description="reranker meant by an empty name; else the only one served")
     pin: Annotated[list[str], NoDecode] = Field(
         [], description="MODEL@REVISION,... to send the models' calls to, instead of the newest ones"
     )
-    max_embed_inputs: PositiveInt = Field(256, description="most texts in one Embed call")
+    cache: Annotated[list[str], NoDecode] = Field(
+        [], description="MODEL,... whose answers are kept, and whose equal texts in flight are computed once; * is all"
+    )
+    cache_ttl_s: PositiveFloat = Field(3600.0, description="seconds that an answer is kept")
+    cache_max_mib: PositiveInt = Field(256, description="most MiB of answers kept in Redis, for each model")
+    cache_scope: Literal["tenant", "all"] = Field(
+        "tenant", description="all: tenants are answered from each other's texts, which lets them learn what others ask"
+    )
+
+    max_embed_inputs: PositiveInt = Field(256, description="most texts in one Embed call, or in a chunk of EmbedStream")
     max_rerank_documents: PositiveInt = Field(1000, description="most documents in one Rerank call")
+    max_text_bytes: PositiveInt = Field(1_048_576, description="most bytes of one text, whatever truncation says")
+    max_request_bytes: PositiveInt = Field(33_554_432, description="most bytes of one message")
+    max_request_tokens: PositiveInt = Field(
+        1_000_000, description="most tokens of one call, or of a chunk of EmbedStream"
+    )
+    max_stream_chunks: PositiveInt = Field(16, description="most chunks of one EmbedStream in flight; more wait unread")
+    stream_chunk_timeout_s: PositiveFloat = Field(
+        300.0, description="deadline, s, of each chunk of a stream, from when it was read"
+    )
+    max_calls_in_flight: PositiveInt = Field(20_000, description="most calls at once; more are sent elsewhere")
+    max_concurrent_streams: PositiveInt = Field(
+        2000, description="most calls at once on one connection; the client's library makes more wait"
+    )
+    max_connection_age_s: PositiveFloat | None = Field(
+        None, description="seconds after which a connection is closed in order, so that clients spread anew"
+    )
+    default_timeout_s: PositiveFloat = Field(30.0, description="deadline, s, of a call whose client sets none")
+    drain_grace_s: PositiveFloat = Field(30.0, description="seconds that calls in flight get after SIGTERM")
+
     max_queue_tokens: PositiveInt = Field(4_000_000, description="most tokens that wait or run in one model's queue")
     max_queue_jobs: PositiveInt = Field(50_000, description="most jobs that wait or run in one model's queue")
     bulk_share: float = Field(0.8, gt=0, le=1, description="share of the queue's limits that bulk work may fill")
@@ -33,16 +83,19 @@ class GatewaySettings(Settings):
     max_job_tokens: PositiveInt = Field(
         4096, description="tokens of one job; a larger call is split, a longer text not"
     )
-    max_text_bytes: PositiveInt = Field(1_048_576, description="most bytes of one text, whatever truncation says")
-    max_calls_in_flight: PositiveInt = Field(20_000, description="most unary calls at once; more are sent elsewhere")
-    default_timeout_s: PositiveFloat = Field(30.0, description="deadline, s, of a call whose client sets none")
-    drain_grace_s: PositiveFloat = Field(30.0, description="seconds that calls in flight get after SIGTERM")
     tokenizer_threads: PositiveInt = Field(2, description="threads that tokenise")
-    log_level: LogLevel = Field("info", description="what is logged")
 
-    @field_validator("pin", mode="before")
+    otlp_endpoint: str | None = Field(
+        None, description="URL of an OTLP/HTTP collector for traces, such as http://localhost:4318; without it none"
+    )
+    trace_share: float = Field(
+        0.01, ge=0, le=1, description="share of calls that are traced where the caller does not decide it"
+    )
+    log_level: LogLevel = Field("info", description="what is logged; info has a line for each call")
+
+    @field_validator("pin", "cache", "open_services", mode="before")
     @classmethod
-    def _split_pin(cls, value: Any) -> Any:
+    def _split(cls, value: Any) -> Any:
         return value.split(",") if isinstance(value, str) else value
 
     @field_validator("pin")

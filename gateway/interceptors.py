@@ -1,8 +1,9 @@
-"""Around every method: its deadline, its id, one log line, and the only place where errors become statuses."""
+"""Around every method: its deadline, its id, who calls, and the only place where errors become statuses."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
@@ -11,10 +12,12 @@ import grpc.aio
 import structlog
 from google.protobuf.message import DecodeError
 
+from gateway.access import Identify
 from gateway.calls import Call, current_call
 from gateway.errors import CallError, explain, trailing_metadata, unavailable
+from gateway.observers import CallObserver
 
-HEALTH = "/grpc.health.v1."  # answered as long as there is somebody to ask
+OURS = "/qwen3.inference."  # other services, health first of all, answer as long as there is somebody to ask
 
 log = structlog.get_logger()
 
@@ -30,17 +33,27 @@ class _Malformed:
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """The outermost interceptor."""
+    """The only interceptor, since each costs what a small method costs."""
 
-    def __init__(self, *, default_timeout_s: float, max_in_flight: int) -> None:
+    def __init__(
+        self,
+        *,
+        default_timeout_s: float,
+        max_in_flight: int,
+        identify: Identify,
+        observers: Sequence[CallObserver],
+        draining: asyncio.Event,
+    ) -> None:
         self._default_timeout_s = default_timeout_s
         self._max_in_flight = max_in_flight
+        self._identify = identify
+        self._observers = observers
+        self._draining = draining
         self._in_flight: set[asyncio.Task[Any]] = set()
-        self._is_draining = False
 
     async def drain(self, grace_s: float) -> None:
         """Refuse new calls and let those in flight finish; those that outlast the grace are sent elsewhere."""
-        self._is_draining = True
+        self._draining.set()
         if self._in_flight:
             _, late = await asyncio.wait(self._in_flight, timeout=grace_s)
             for call in late:
@@ -56,83 +69,108 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if handler is None:  # an unknown method, which gRPC answers with UNIMPLEMENTED
             return handler
         method = handler_call_details.method
+        codec = {
+            "request_deserializer": _tolerant(handler.request_deserializer),
+            "response_serializer": handler.response_serializer,
+        }
         if handler.unary_unary:
-            return grpc.unary_unary_rpc_method_handler(
-                self._unary(handler.unary_unary, method),
-                request_deserializer=_tolerant(handler.request_deserializer),
-                response_serializer=handler.response_serializer,
-            )
+            return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, method), **codec)
         if handler.unary_stream:
-            return grpc.unary_stream_rpc_method_handler(
-                _well_formed(handler.unary_stream),
-                request_deserializer=_tolerant(handler.request_deserializer),
-                response_serializer=handler.response_serializer,
-            )
-        return handler
+            return grpc.unary_stream_rpc_method_handler(self._streaming(handler.unary_stream, method), **codec)
+        if handler.stream_stream:
+            return grpc.stream_stream_rpc_method_handler(self._streaming(handler.stream_stream, method), **codec)
+        raise NotImplementedError(f"{method} streams requests only")
 
     def _unary(self, behavior: Any, method: str) -> Any:
         async def handle(request: Any, context: Context) -> Any:
-            call = Call.begin(request, context, default_timeout_s=self._default_timeout_s)
-            current_call.set(call)
-            with self._counted():
-                return await self._answer(behavior, request, context, call, method)
+            call = Call.begin(method, request, context, default_timeout_s=self._default_timeout_s)
+            response = error = None
+            try:
+                self._begin(call, request, context)
+                async with asyncio.timeout_at(call.deadline):
+                    response = await behavior(request, context)
+            except asyncio.CancelledError:
+                error = self._explain_cancellation(call)
+                if error is None:
+                    raise
+            except Exception as raised:  # noqa: BLE001 - the border where anything may arrive
+                error = _explain(raised, call, inputs_field=_inputs_field(request))
+            self._end(call, error)
+            await _finish(context, call, error)
+            return response
 
         return handle
 
-    async def _answer(self, behavior: Any, request: Any, context: Context, call: Call, method: str) -> Any:
-        try:
-            response, error = await self._attempt(behavior, request, context, call, method)
-        except asyncio.CancelledError:
-            _log_call(method, call, "CANCELLED")
-            raise
-        _log_call(method, call, error.code.name if error else "OK", error.reason if error else None)
-        trailers = [("x-request-id", call.request_id)]
-        if error is not None:
-            await _abort(context, error, trailers)
-        context.set_trailing_metadata(trailers)
-        return response
+    def _streaming(self, behavior: Any, method: str) -> Any:
+        """For methods that are async generators; without a deadline of their own where the client sets none."""
 
-    async def _attempt(
-        self, behavior: Any, request: Any, context: Context, call: Call, method: str
-    ) -> tuple[Any, CallError | None]:
-        """The response, or why there is none. A cancellation by the client leaves as the exception that it is."""
-        try:
-            if not method.startswith(HEALTH):
-                self._check_serving()
-            _check_parsed(request)
-            async with asyncio.timeout_at(call.deadline):
-                return await behavior(request, context), None
-        except asyncio.CancelledError:
-            if self._is_draining:
-                return None, _draining()
-            raise
-        except Exception as error:  # the one border where anything may arrive
-            explained = explain(error, request_id=call.request_id, inputs_field=_inputs_field(request))
-            if explained.reason == "BUG":
-                log.exception("bug", request_id=call.request_id)
-            return None, explained
+        async def handle(request: Any, context: Context) -> AsyncIterator[Any]:
+            call = Call.begin(method, request, context, default_timeout_s=math.inf)
+            error = None
+            try:
+                self._begin(call, request, context)
+                async with contextlib.aclosing(behavior(_checked(request), context)) as responses:
+                    async for response in responses:
+                        yield response
+            except (asyncio.CancelledError, GeneratorExit):
+                error = self._explain_cancellation(call)
+                if error is None:
+                    raise
+            except Exception as raised:  # noqa: BLE001 - as above
+                error = _explain(raised, call, inputs_field="inputs")
+            self._end(call, error)
+            await _finish(context, call, error)
+
+        return handle
+
+    def _begin(self, call: Call, request: Any, context: Context) -> None:
+        """Raises CallError where the call may not go on."""
+        current_call.set(call)
+        metadata = cast("Sequence[tuple[str, str | bytes]]", context.invocation_metadata() or ())
+        for observer in self._observers:
+            observer.began(call, metadata)
+        if call.method.startswith(OURS):
+            self._check_serving()
+            self._in_flight.add(cast("asyncio.Task[Any]", asyncio.current_task()))  # handlers run in tasks
+        call.caller = self._identify(call.method, context)
+        _check_parsed(request)
+
+    def _explain_cancellation(self, call: Call) -> CallError | None:
+        """None where the client hung up: then the exception goes on. Otherwise it was `drain`."""
+        if self._draining.is_set():
+            return _draining()
+        self._end(call, None, code="CANCELLED")
+        return None
+
+    def _end(self, call: Call, error: CallError | None, *, code: str = "OK") -> None:
+        self._in_flight.discard(cast("asyncio.Task[Any]", asyncio.current_task()))
+        for observer in self._observers:
+            observer.ended(call, error.code.name if error else code, error.reason if error else None)
 
     def _check_serving(self) -> None:
-        if self._is_draining:
+        if self._draining.is_set():
             raise _draining()
-        if len(self._in_flight) > self._max_in_flight:
-            raise unavailable("OVERLOADED", f"more than {self._max_in_flight} calls are in flight")
-
-    @contextlib.contextmanager
-    def _counted(self) -> Iterator[None]:
-        task = cast("asyncio.Task[Any]", asyncio.current_task())  # handlers run in tasks
-        self._in_flight.add(task)
-        try:
-            yield
-        finally:
-            self._in_flight.discard(task)
+        if len(self._in_flight) >= self._max_in_flight:
+            raise unavailable("OVERLOADED", f"{self._max_in_flight} calls are in flight already")
 
 
-async def _abort(context: Context, error: CallError, trailers: Sequence[tuple[str, str]]) -> None:
+async def _finish(context: Context, call: Call, error: CallError | None) -> None:
+    """Send the trailers, and the status of what went wrong."""
+    trailers = [("x-request-id", call.request_id)]
+    if error is None:
+        context.set_trailing_metadata(trailers)
+        return
     try:
         await context.abort(error.code, error.message, (*trailers, *trailing_metadata(error)))
     except grpc.aio.InternalError as gone:  # the client hung up, most often at this very deadline
         raise asyncio.CancelledError from gone
+
+
+def _explain(raised: Exception, call: Call, *, inputs_field: str) -> CallError:
+    explained = explain(raised, request_id=call.request_id, inputs_field=inputs_field)
+    if explained.reason == "BUG":
+        log.error("bug", request_id=call.request_id, exc_info=raised)
+    return explained
 
 
 def _draining() -> CallError:
@@ -141,17 +179,6 @@ def _draining() -> CallError:
 
 def _inputs_field(request: Any) -> str:
     return "documents" if hasattr(request, "documents") else "inputs"
-
-
-def _log_call(method: str, call: Call, code: str, reason: str | None = None) -> None:
-    log.info(
-        "call",
-        method=method,
-        code=code,
-        reason=reason,
-        request_id=call.request_id,
-        duration_us=call.elapsed_us,
-    )
 
 
 def _tolerant(deserialize: Any) -> Any:
@@ -173,13 +200,12 @@ def _check_parsed(request: Any) -> None:
         )
 
 
-def _well_formed(behavior: Any) -> Any:
-    async def handle(request: Any, context: Context) -> AsyncIterator[Any]:
-        try:
-            _check_parsed(request)
-        except CallError as error:
-            await context.abort(error.code, error.message, tuple(trailing_metadata(error)))
-        async for response in behavior(request, context):
-            yield response
+def _checked(request: Any) -> Any:
+    """The same request; of a stream, an iterator that raises CallError at one that does not parse."""
+    return _each_checked(request) if isinstance(request, AsyncIterator) else request
 
-    return handle
+
+async def _each_checked(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        _check_parsed(request)
+        yield request

@@ -10,11 +10,14 @@ import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from gateway.access import identify_nobody
 from gateway.config import GatewaySettings
 from gateway.health import SERVICES, HealthService
 from gateway.interceptors import CallInterceptor
+from gateway.observers import CallLog
+from gateway.parts import Parts
 from gateway.registry import Registry
-from gateway.service import Parts, add_services
+from gateway.service import add_services
 from gateway.tokenization import Tokenization
 from gateway.validation import Limits
 from jobqueue.connection import AsyncRedis, connect_async, probe_async
@@ -46,10 +49,21 @@ async def serve(settings: GatewaySettings, stopping: asyncio.Event) -> None:
         producer = Producer(redis, _queue_limits(settings))
         registry = Registry(redis, pinned=settings.pin)
         tokenization = Tokenization(num_threads=settings.tokenizer_threads)
-        parts = Parts(registry=registry, tokenization=tokenization, producer=producer, limits=_limits(settings))
+        draining = asyncio.Event()
+        parts = Parts(
+            registry=registry,
+            tokenization=tokenization,
+            producer=producer,
+            limits=_limits(settings),
+            draining=draining,
+        )
         health = HealthService(registry)
         calls = CallInterceptor(
-            default_timeout_s=settings.default_timeout_s, max_in_flight=settings.max_calls_in_flight
+            default_timeout_s=settings.default_timeout_s,
+            max_in_flight=settings.max_calls_in_flight,
+            identify=identify_nobody,
+            observers=[CallLog()],
+            draining=draining,
         )
         server, address = _build(settings, parts, health, calls)
         await registry.refresh()

@@ -1,27 +1,22 @@
 """The RPC methods. Each reads as the life of its request; every verb is a function that another file explains."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from contextlib import aclosing
 from typing import Any, TypeAlias
 
-import grpc
 import grpc.aio
 
-from gateway.calls import Call, current_call
-from gateway.errors import CallError, trailing_metadata
+from gateway.calls import current_call
+from gateway.parts import Parts
 from gateway.prompts import embed_prompt, rerank_prompt
-from gateway.registry import Registry, ServedModel
 from gateway.responses import (
     count_response,
-    embed_response,
     model_messages,
-    rerank_response,
     tokenize_response,
 )
-from gateway.tokenization import Tokenization, TokenizedPrompt, Truncation
+from gateway.streams import answer_stream
+from gateway.tokenization import Truncation
 from gateway.validation import (
-    EmbedTask,
-    Limits,
     validate_count,
     validate_embed,
     validate_get_model,
@@ -29,10 +24,8 @@ from gateway.validation import (
     validate_rerank,
     validate_tokenize,
 )
-from jobqueue.lanes import Lane
-from jobqueue.messages import Job, Operation
-from jobqueue.pending import Submission
-from jobqueue.producer import Producer
+from gateway.work import embed, rerank
+from jobqueue.messages import Operation
 from qwen3.inference.v1 import (
     embedding_pb2,
     embedding_pb2_grpc,
@@ -47,16 +40,6 @@ from qwen3.inference.v1 import (
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """What the methods work with."""
-
-    registry: Registry
-    tokenization: Tokenization
-    producer: Producer
-    limits: Limits
-
-
 class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
@@ -64,24 +47,14 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
     async def Embed(self, request: embedding_pb2.EmbedRequest, context: Context) -> embedding_pb2.EmbedResponse:
         call, parts = current_call.get(), self._parts
         task = validate_embed(request, parts.registry.catalog, parts.limits)
-        prompt = await parts.tokenization.tokenize(
-            task.model.tokenizer,
-            embed_prompt(task.texts, instruction=task.instruction),
-            policy=task.truncation,
-            max_tokens=task.model.announcement.max_input_tokens,
-        )
-        result = await parts.producer.submit(_submission(task.model, _embed_job(task, prompt), task.lane, call))
-        return embed_response(task, prompt, result, call)
+        return await embed(task, call, parts)
 
-    async def EmbedStream(  # type: ignore[override]  # grpc.aio takes coroutines too, which the stubs do not know
+    async def EmbedStream(
         self, request_iterator: AsyncIterator[embedding_pb2.EmbedStreamRequest], context: Context
-    ) -> None:
-        error = CallError(
-            code=grpc.StatusCode.UNIMPLEMENTED,
-            reason="UNIMPLEMENTED",
-            message="EmbedStream is not served yet; Embed is",
-        )
-        await context.abort(error.code, error.message, tuple(trailing_metadata(error)))
+    ) -> AsyncIterator[embedding_pb2.EmbedStreamResponse]:
+        async with aclosing(answer_stream(request_iterator, current_call.get(), self._parts)) as responses:
+            async for response in responses:
+                yield response
 
 
 class RerankService(rerank_pb2_grpc.RerankServiceServicer):
@@ -91,14 +64,7 @@ class RerankService(rerank_pb2_grpc.RerankServiceServicer):
     async def Rerank(self, request: rerank_pb2.RerankRequest, context: Context) -> rerank_pb2.RerankResponse:
         call, parts = current_call.get(), self._parts
         task = validate_rerank(request, parts.registry.catalog, parts.limits)
-        prompt = await parts.tokenization.tokenize(
-            task.model.tokenizer,
-            rerank_prompt(task.query, task.documents, instruction=task.instruction, field="documents"),
-            policy=task.truncation,
-            max_tokens=task.model.announcement.max_input_tokens,
-        )
-        result = await parts.producer.submit(_submission(task.model, _rerank_job(prompt), task.lane, call))
-        return rerank_response(task, prompt, result, call)
+        return await rerank(task, call, parts)
 
 
 class TokenizerService(tokenizer_pb2_grpc.TokenizerServiceServicer):
@@ -144,34 +110,6 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         catalog, limits = self._parts.registry.catalog, self._parts.limits
         model = validate_get_model(request, catalog)
         return model_pb2.GetModelResponse(model=model_messages([model.id], catalog, limits)[0])
-
-
-def _embed_job(task: EmbedTask, prompt: TokenizedPrompt) -> Job:
-    return Job(
-        operation=Operation.EMBED,
-        prefix=prompt.prefix,
-        tails=prompt.tails,
-        dimensions=task.dimensions,
-        normalize=task.normalize,
-        encoding=task.encoding,
-    )
-
-
-def _rerank_job(prompt: TokenizedPrompt) -> Job:
-    return Job(operation=Operation.RERANK, prefix=prompt.prefix, tails=prompt.tails)
-
-
-def _submission(model: ServedModel, job: Job, lane: Lane, call: Call) -> Submission:
-    return Submission(
-        queue=model.announcement.queue,
-        call=job,
-        lane=lane,
-        deadline=call.deadline,
-        request_id=call.request_id,
-        attention_cost=model.announcement.attention_cost,
-        wakeable=model.announcement.wakeable,
-        is_retry=call.is_retry,
-    )
 
 
 def add_services(server: grpc.aio.Server, parts: Parts) -> None:

@@ -44,7 +44,7 @@ def respond(catalog, limits, rerank_tokenizer):
         result = Result(
             rows=np.array(logits, "<f4").tobytes(), num_rows=len(logits), computed_tokens=9, queue_us=5, compute_us=6
         )
-        call = Call(request_id="r", started=time.perf_counter(), deadline=0, is_retry=False)
+        call = Call(method="m", request_id="r", started=time.perf_counter(), deadline=0)
         return rerank_response(task, tokenize(rerank_tokenizer, prompt, Truncation.ERROR, None), result, call)
 
     return make

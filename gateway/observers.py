@@ -1,0 +1,42 @@
+"""Those who watch calls: logs, metrics, traces. A call's life goes on whatever they do."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import structlog
+
+from gateway.calls import Call
+
+log = structlog.get_logger()
+
+
+class CallObserver(Protocol):
+    def began(self, call: Call, metadata: Sequence[tuple[str, str | bytes]]) -> None:
+        """The first thing that happens to a call, or to a chunk of a stream, which has no metadata of its own."""
+        ...
+
+    def ended(self, call: Call, code: str, reason: str | None) -> None:
+        """The last thing. `code` is a gRPC status by name, `reason` an ErrorInfo's where there is one."""
+        ...
+
+
+class CallLog:
+    """One line a call, without any text of it."""
+
+    def began(self, call: Call, metadata: Sequence[tuple[str, str | bytes]]) -> None:
+        """Nothing is written before the end."""
+
+    def ended(self, call: Call, code: str, reason: str | None) -> None:
+        work = call.work
+        log.info(
+            "call",
+            method=call.method,
+            code=code,
+            reason=reason,
+            request_id=call.request_id,
+            tenant=call.caller.tenant,
+            model=work.model if work else None,
+            input_tokens=work.input_tokens if work else None,
+            duration_us=call.elapsed_us,
+            **({} if call.chunk_id is None else {"chunk_id": call.chunk_id}),
+        )
