@@ -12,7 +12,7 @@ ONNX_VENV := .venv-onnxruntime
 PROTOS := $(wildcard protos/qwen3/inference/v1/*.proto)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-vllm test-faults check check-protos format proto bench bench-engine bench-queue bench-peers gpu-check clean
+.PHONY: help install demo test test-slow test-vllm test-faults check check-protos docs format proto bench bench-engine bench-gateway bench-queue bench-peers gpu-check clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -52,6 +52,9 @@ format: $(VENV)/dev ## format the code
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
+docs: $(VENV)/dev ## write what is generated from the settings
+	$(BIN)/python -m standalone.settings_docs docs/settings.md runtime/settings_variables.py
+
 proto: $(PROTO_VENV)/done ## generate the stubs from protos/
 	PATH=$(PROTO_VENV)/bin:$$PATH $(PROTO_VENV)/bin/python -m grpc_tools.protoc -I protos \
 	  --python_out=$(PROTO_OUT) --grpc_python_out=$(PROTO_OUT) \
@@ -64,6 +67,9 @@ bench-engine: $(VENV)/dev ## measure the engine alone beside other libraries, fo
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.engine \
 	  $(patsubst %,--vllm-python %,$(wildcard $(VLLM_VENV)/bin/python)) \
 	  $(patsubst %,--onnxruntime-python %,$(wildcard $(ONNX_VENV)/bin/python)) $(BENCH)
+
+bench-gateway: $(VENV)/dev ## measure what a call costs in the gateway beside grpc.aio alone (needs h2load)
+	$(BIN)/python -m benchmarks.gateway $(BENCH)
 
 bench-queue: $(VENV)/dev ## measure what the queue costs beside a bare round trip over redis-py
 	$(BIN)/python -m benchmarks.queue $(BENCH)

@@ -77,7 +77,7 @@ def main() -> None:
 async def measure(url: str, *, num_jobs: int) -> list[Cost]:
     """Every load on both sides, in turns."""
     with child("benchmarks.queue_echo", url, QUEUE), child("benchmarks.queue_bare", url):
-        async with _our_side(url) as ours, _bare_side(url) as bare:
+        async with our_side(url) as ours, _bare_side(url) as bare:
             runs = []
             for _ in range(ROUNDS):
                 for side, ask in (("bare", bare), ("queue", ours)):
@@ -89,7 +89,7 @@ async def measure(url: str, *, num_jobs: int) -> list[Cost]:
 
 
 @contextlib.asynccontextmanager
-async def _our_side(url: str) -> AsyncIterator[Ask]:
+async def our_side(url: str) -> AsyncIterator[Ask]:
     limits = QueueLimits(max_tokens=10**7, max_jobs=10**5, bulk_share=0.8, max_job_tokens=4096, max_wait_ms=10_000)
     tail = array("i", range(NUM_TOKENS))
     call = Job(operation=Operation.EMBED, prefix=array("i"), tails=(tail,), dimensions=1024)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
@@ -68,6 +69,7 @@ def main() -> None:
     parser.add_argument("queue")
     parser.add_argument("--tokens-per-s", type=float, default=math.inf)
     parser.add_argument("--budget", type=int, default=BUDGET)
+    parser.add_argument("--tokenizer", type=Path, help="tokenizer.json to announce, where a gateway is to read it")
     arguments = parser.parse_args()
     configure_logging("warning", process="echo")
     stopping = threading.Event()
@@ -78,13 +80,15 @@ def main() -> None:
     engine = EchoEngine(tokens_per_s=arguments.tokens_per_s)
     metrics = WorkerMetrics(CollectorRegistry(), arguments.queue)
     loop = WorkerLoop(consumer, engine, metrics, budget=arguments.budget, stopping=stopping)
-    with Heartbeat(redis, consumer, _announcement(arguments.queue), b"{}", interval_s=BEAT_S) as heartbeat:
+    tokenizer = arguments.tokenizer.read_bytes() if arguments.tokenizer else b"{}"
+    announcement = _announcement(arguments.queue, tokenizer)
+    with Heartbeat(redis, consumer, announcement, tokenizer, interval_s=BEAT_S) as heartbeat:
         heartbeat.loaded(is_hung=lambda: False, tokens_per_s=loop.tokens_per_s)
         say_ready(arguments.queue)
         loop.run()
 
 
-def _announcement(queue: str) -> Announcement:
+def _announcement(queue: str, tokenizer: bytes) -> Announcement:
     model_id, revision = queue.split("@")
     return Announcement(
         model_id=model_id,
@@ -93,7 +97,7 @@ def _announcement(queue: str) -> Announcement:
         native_dimensions=1024,
         max_input_tokens=32_768,
         default_instruction="",
-        tokenizer_digest=tokenizer_digest(b"{}"),
+        tokenizer_digest=tokenizer_digest(tokenizer),
         attention_cost=0.0,
         wakeable=True,
         dtype="float32",

@@ -3,32 +3,31 @@
 from dataclasses import dataclass
 
 from jobqueue.lanes import Lane
+from jobqueue.quotas import Quota
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quota:
-    """What a tenant may use, at all gateways together. None: no limit."""
-
-    requests_per_s: float | None = None
-    tokens_per_s: float | None = None
-    max_in_flight: int | None = None
+__all__ = ["ANYBODY", "Caller", "Quota"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Whoever makes a call. `tenant` is empty where the gateway asks nobody who he is. None: no limit."""
+    """Whoever makes a call. `tenant` is empty where the gateway asks nobody who he is. None: no limit.
+
+    `credential` says by what the caller is known, for the log: `key 0a1b2c3d4e`, `uri spiffe://...`, `dns a.b`.
+    """
 
     tenant: str = ""
+    credential: str = ""
     models: frozenset[str] | None = None
-    methods: frozenset[str] | None = None  # as "Embed", without the service
+    rpcs: frozenset[str] | None = None  # as "Embed", without the service
     lanes: frozenset[Lane] = frozenset(Lane)
+    is_operator: bool = False
     quota: Quota | None = None
 
     def may_use(self, model_id: str) -> bool:
         return self.models is None or model_id in self.models
 
-    def may_call(self, method: str) -> bool:
-        return self.methods is None or method in self.methods
+    def may_call(self, rpc: str) -> bool:
+        return self.rpcs is None or rpc in self.rpcs
 
 
-ANYBODY = Caller()
+ANYBODY = Caller(is_operator=True)

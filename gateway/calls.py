@@ -11,6 +11,8 @@ from typing import Any
 import grpc.aio
 
 from gateway.callers import ANYBODY, Caller
+from gateway.questions import Sources
+from gateway.spans import CallTrace
 from jobqueue.lanes import Lane
 from jobqueue.messages import Result
 
@@ -34,7 +36,9 @@ class Call:
     caller: Caller = ANYBODY
     work: "Work | None" = None
     result: Result | None = None
+    sources: Sources | None = None  # of the result, for models whose answers are kept
     chunk_id: int | None = None  # of a stream's chunk
+    trace: CallTrace | None = None  # where it is traced
 
     @classmethod
     def begin(
@@ -59,13 +63,17 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What a call asked of a model, for those who count: `input_tokens` after truncation, prefix included."""
+    """What a call asked of a model, for those who count: `input_tokens` after truncation, prefix included.
+
+    `dimensions` of its vectors, 0 where it gets none.
+    """
 
     model: str
     lane: Lane
     num_inputs: int
     input_tokens: int
     tokenize_us: int
+    dimensions: int = 0
 
 
 current_call: ContextVar[Call] = ContextVar("current_call")

@@ -1,15 +1,24 @@
 """The gateway's settings."""
 
-from typing import Annotated, Any, Literal
+from typing import Literal, Self
 
-from pydantic import Field, FilePath, PositiveFloat, PositiveInt, field_validator
-from pydantic_settings import NoDecode, SettingsConfigDict
+from pydantic import (
+    Field,
+    FilePath,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import SettingsConfigDict
 
-from runtime.settings import ListenAddress, LogLevel, Settings
+from runtime.settings import CommaSeparated, HttpUrl, ListenAddress, LogLevel, Settings, is_loopback
 
 
 class GatewaySettings(Settings):
-    """One gateway process. Every flag is also a variable: --bulk-share is QWEN3_BULK_SHARE."""
+    """One gateway process."""
 
     model_config = SettingsConfigDict(cli_prog_name="qwen3-gateway")
 
@@ -23,28 +32,32 @@ class GatewaySettings(Settings):
     processes: PositiveInt = Field(1, description="processes that listen on the same port")
     insecure: bool = Field(default=False, description="listen without TLS beyond this machine")
 
-    tls_cert: FilePath | None = Field(
-        None, description="PEM file of the server's certificate chain; read anew on change"
-    )
+    tls_cert: FilePath | None = Field(None, description="PEM file of the server's certificates; read anew on change")
     tls_key: FilePath | None = Field(None, description="PEM file of the certificate's private key")
     tls_client_ca: FilePath | None = Field(
         None,
-        description="PEM file of the authorities whose certificates clients must show; without it none is asked for",
+        description="PEM file of the authorities whose certificates clients must show; without it none is asked",
     )
     access: FilePath | None = Field(
-        None, description="TOML file of tenants, API keys and identities; without it everybody may do everything"
+        None,
+        description="TOML file of tenants, API keys and identities, read anew on change; without it everybody may do "
+        "everything",
     )
-    open_services: Annotated[frozenset[Literal["health", "reflection"]], NoDecode] = Field(
+    access_toml: SecretStr | None = Field(None, description="in place of --access: what stands in such a file")
+    open_services: CommaSeparated[frozenset[Literal["health", "reflection"]]] = Field(
         frozenset({"health"}), description="health,reflection: what needs no credentials where there is access control"
     )
-    admin: bool = Field(default=False, description="serve channelz and the other services of gRPC's admin interface")
+    admin: bool = Field(default=False, description="serve channelz, gRPC's view of its connections, to operators")
 
     default_embedding_model: str = Field("", description="model meant by an empty name; else the only one served")
     default_rerank_model: str = Field("", description="reranker meant by an empty name; else the only one served")
-    pin: Annotated[list[str], NoDecode] = Field(
+    pin: CommaSeparated[list[str]] = Field(
         [], description="MODEL@REVISION,... to send the models' calls to, instead of the newest ones"
     )
-    cache: Annotated[list[str], NoDecode] = Field(
+    await_models: CommaSeparated[list[str]] = Field(
+        [], description="MODEL,... that must be served before the gateway says that it is ready; it listens before"
+    )
+    cache: CommaSeparated[list[str]] = Field(
         [], description="MODEL,... whose answers are kept, and whose equal texts in flight are computed once; * is all"
     )
     cache_ttl_s: PositiveFloat = Field(3600.0, description="seconds that an answer is kept")
@@ -66,13 +79,16 @@ class GatewaySettings(Settings):
     )
     max_calls_in_flight: PositiveInt = Field(20_000, description="most calls at once; more are sent elsewhere")
     max_concurrent_streams: PositiveInt = Field(
-        2000, description="most calls at once on one connection; the client's library makes more wait"
+        20_000, description="most calls at once on one connection; the client's library makes more wait"
     )
     max_connection_age_s: PositiveFloat | None = Field(
         None, description="seconds after which a connection is closed in order, so that clients spread anew"
     )
     default_timeout_s: PositiveFloat = Field(30.0, description="deadline, s, of a call whose client sets none")
-    drain_grace_s: PositiveFloat = Field(30.0, description="seconds that calls in flight get after SIGTERM")
+    lame_duck_s: NonNegativeFloat = Field(
+        0.5, description="seconds that new calls are served after SIGTERM, while health says NOT_SERVING"
+    )
+    drain_grace_s: PositiveFloat = Field(30.0, description="seconds that calls in flight then get")
 
     max_queue_tokens: PositiveInt = Field(4_000_000, description="most tokens that wait or run in one model's queue")
     max_queue_jobs: PositiveInt = Field(50_000, description="most jobs that wait or run in one model's queue")
@@ -85,7 +101,7 @@ class GatewaySettings(Settings):
     )
     tokenizer_threads: PositiveInt = Field(2, description="threads that tokenise")
 
-    otlp_endpoint: str | None = Field(
+    otlp_endpoint: HttpUrl | None = Field(
         None, description="URL of an OTLP/HTTP collector for traces, such as http://localhost:4318; without it none"
     )
     trace_share: float = Field(
@@ -93,10 +109,22 @@ class GatewaySettings(Settings):
     )
     log_level: LogLevel = Field("info", description="what is logged; info has a line for each call")
 
-    @field_validator("pin", "cache", "open_services", mode="before")
-    @classmethod
-    def _split(cls, value: Any) -> Any:
-        return value.split(",") if isinstance(value, str) else value
+    @model_validator(mode="after")
+    def _check_security(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("--tls-cert (QWEN3_TLS_CERT) and --tls-key (QWEN3_TLS_KEY) go together")
+        if self.tls_client_ca and not self.tls_cert:
+            raise ValueError("--tls-client-ca (QWEN3_TLS_CLIENT_CA) needs --tls-cert and --tls-key")
+        if self.access and self.access_toml:
+            raise ValueError("--access (QWEN3_ACCESS) and --access-toml (QWEN3_ACCESS_TOML) are the same thing twice")
+        if self.admin and not (self.access or self.access_toml):
+            raise ValueError("--admin (QWEN3_ADMIN) needs --access or --access-toml: it shows who is connected")
+        if not (self.tls_cert or self.insecure or is_loopback(self.listen)):
+            raise ValueError(
+                f"--listen (QWEN3_LISTEN) = {self.listen!r}: is beyond this machine, which needs --tls-cert and "
+                "--tls-key, or --insecure"
+            )
+        return self
 
     @field_validator("pin")
     @classmethod

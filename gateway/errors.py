@@ -3,12 +3,14 @@
 Every error carries a google.rpc.ErrorInfo, and never a traceback or anything of another caller's.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 import grpc
+import structlog
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from jobqueue.errors import (
@@ -24,9 +26,14 @@ from jobqueue.messages import Failure
 DOMAIN = "qwen3.inference"
 RETRY_S = 1.0
 
+log = structlog.get_logger()
+
 
 class CallError(Exception):
-    """Ends a call with `code`. `field` adds BadRequest, `retry_s` RetryInfo; `metadata` is ErrorInfo's."""
+    """Ends a call with `code`.
+
+    `field` adds BadRequest, `quota_subject` QuotaFailure, `retry_s` RetryInfo; `metadata` is ErrorInfo's.
+    """
 
     def __init__(
         self,
@@ -35,6 +42,7 @@ class CallError(Exception):
         reason: str,
         message: str,
         field: str = "",
+        quota_subject: str = "",
         retry_s: float | None = None,
         metadata: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
@@ -43,6 +51,7 @@ class CallError(Exception):
         self.reason = reason
         self.message = message
         self.field = field
+        self.quota_subject = quota_subject
         self.retry_s = retry_s
         self.metadata = metadata
 
@@ -52,6 +61,11 @@ def invalid_field(name: str, description: str) -> CallError:
     return CallError(
         code=grpc.StatusCode.INVALID_ARGUMENT, reason="INVALID_FIELD", message=f"{name}: {description}", field=name
     )
+
+
+def denied(reason: str, message: str) -> CallError:
+    """The caller is known, and may not do this."""
+    return CallError(code=grpc.StatusCode.PERMISSION_DENIED, reason=reason, message=message)
 
 
 def unavailable(reason: str, message: str, *, retry_s: float = RETRY_S) -> CallError:
@@ -64,7 +78,7 @@ def internal(reason: str, message: str) -> CallError:
 
 
 def explain(error: BaseException, *, request_id: str, inputs_field: str) -> CallError:
-    """What the caller is told of `error`. An unknown one is a bug of ours, and says no more than that."""
+    """What the caller is told of `error`. An unknown one is a bug of ours: it is logged, and says no more."""
     if isinstance(error, CallError):
         return error
     if isinstance(error, CallTooLargeError):
@@ -76,6 +90,7 @@ def explain(error: BaseException, *, request_id: str, inputs_field: str) -> Call
     for kind, build in _TABLE.items():
         if isinstance(error, kind):
             return build()
+    log.error("bug", request_id=request_id, exc_info=error)
     return internal("BUG", f"internal error; request id {request_id}")
 
 
@@ -99,24 +114,32 @@ def _explain_failure(failure: Failure, inputs_field: str) -> CallError:
 
 def trailing_metadata(error: CallError) -> Sequence[tuple[str, str | bytes]]:
     """The rich status, and for what may be tried again the pushback that clients' retry policies obey."""
-    trailers: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", _status(error).SerializeToString())]
+    trailers: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", rich_status(error).SerializeToString())]
     if error.retry_s is not None:
-        trailers.append(("grpc-retry-pushback-ms", str(int(error.retry_s * 1000))))
+        trailers.append(("grpc-retry-pushback-ms", str(round(error.retry_s * 1000))))
     return trailers
 
 
-def _status(error: CallError) -> status_pb2.Status:
-    details = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=dict(error.metadata))]
-    if error.field:
-        description = error.message.removeprefix(f"{error.field}: ")
-        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=description)
-        details.append(error_details_pb2.BadRequest(field_violations=[violation]))
-    if error.retry_s is not None:
-        delay = Duration(seconds=int(error.retry_s), nanos=int(error.retry_s % 1 * 1e9))
-        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+def rich_status(error: CallError) -> status_pb2.Status:
+    """All that is known of it, as google.rpc.Status."""
     status = status_pb2.Status(code=error.code.value[0], message=error.message)
-    for detail in details:
+    for detail in _details(error):
         packed = Any()
         packed.Pack(detail)
         status.details.append(packed)
     return status
+
+
+def _details(error: CallError) -> Iterator[Message]:
+    yield error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=dict(error.metadata))
+    if error.field:
+        description = error.message.removeprefix(f"{error.field}: ")
+        bad = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=description)
+        yield error_details_pb2.BadRequest(field_violations=[bad])
+    if error.quota_subject:
+        over = error_details_pb2.QuotaFailure.Violation(subject=error.quota_subject, description=error.message)
+        yield error_details_pb2.QuotaFailure(violations=[over])
+    if error.retry_s is not None:
+        delay = Duration()
+        delay.FromMilliseconds(round(error.retry_s * 1000))
+        yield error_details_pb2.RetryInfo(retry_delay=delay)

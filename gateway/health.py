@@ -46,10 +46,16 @@ class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # th
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._draining = False
+        self._closed = False
 
     def drain(self) -> None:
-        """Say NOT_SERVING from now on, and end the watches, which would hold up the server's stop."""
+        """Say NOT_SERVING from now on. Watches go on: clients begin those that end anew, and at once."""
         self._draining = True
+        self._registry.notify()
+
+    def close(self) -> None:
+        """End the watches, which would hold up the server's stop."""
+        self._closed = True
         self._registry.notify()
 
     async def Check(self, request: Any, context: Context) -> Any:
@@ -68,13 +74,11 @@ class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # th
 
     async def Watch(self, request: Any, context: Context) -> AsyncIterator[Any]:
         last = None
-        while True:
+        while not self._closed:
             update = self._registry.next_update()
             status = self._status(request.service)
             if status != last:
                 yield health_pb2.HealthCheckResponse(status=status)
-            if self._draining:
-                return
             last = status
             await update.wait()
 

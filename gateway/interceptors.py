@@ -9,17 +9,12 @@ from typing import Any, TypeAlias, cast
 
 import grpc
 import grpc.aio
-import structlog
 from google.protobuf.message import DecodeError
 
-from gateway.access import Identify
+from gateway.access import OURS, Identify, check_method
 from gateway.calls import Call, current_call
 from gateway.errors import CallError, explain, trailing_metadata, unavailable
-from gateway.observers import CallObserver
-
-OURS = "/qwen3.inference."  # other services, health first of all, answer as long as there is somebody to ask
-
-log = structlog.get_logger()
+from gateway.observers import CallObserver, note_end
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
@@ -52,13 +47,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._in_flight: set[asyncio.Task[Any]] = set()
 
     async def drain(self, grace_s: float) -> None:
-        """Refuse new calls and let those in flight finish; those that outlast the grace are sent elsewhere."""
+        """Let calls in flight finish, once the server takes no new ones; those that outlast the grace go elsewhere."""
         self._draining.set()
-        if self._in_flight:
-            _, late = await asyncio.wait(self._in_flight, timeout=grace_s)
-            for call in late:
-                call.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                while self._in_flight:
+                    await asyncio.wait(self._in_flight)
+        late = tuple(self._in_flight)
+        for call in late:
+            call.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
 
     async def intercept_service(
         self,
@@ -94,7 +92,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 if error is None:
                     raise
             except Exception as raised:  # noqa: BLE001 - the border where anything may arrive
-                error = _explain(raised, call, inputs_field=_inputs_field(request))
+                error = explain(raised, request_id=call.request_id, inputs_field=_inputs_field(request))
             self._end(call, error)
             await _finish(context, call, error)
             return response
@@ -102,22 +100,28 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return handle
 
     def _streaming(self, behavior: Any, method: str) -> Any:
-        """For methods that are async generators; without a deadline of their own where the client sets none."""
+        """For methods that are async generators; without a deadline of their own where the client sets none.
 
-        async def handle(request: Any, context: Context) -> AsyncIterator[Any]:
+        A generator that gRPC itself reads would not be closed when the call ends, only some time later.
+        """
+
+        async def handle(request: Any, context: Context) -> None:
             call = Call.begin(method, request, context, default_timeout_s=math.inf)
             error = None
             try:
                 self._begin(call, request, context)
-                async with contextlib.aclosing(behavior(_checked(request), context)) as responses:
+                async with (
+                    asyncio.timeout_at(call.deadline),
+                    contextlib.aclosing(behavior(_checked(request), context)) as responses,
+                ):
                     async for response in responses:
-                        yield response
-            except (asyncio.CancelledError, GeneratorExit):
+                        await _write(context, response)
+            except asyncio.CancelledError:
                 error = self._explain_cancellation(call)
                 if error is None:
                     raise
             except Exception as raised:  # noqa: BLE001 - as above
-                error = _explain(raised, call, inputs_field="inputs")
+                error = explain(raised, request_id=call.request_id, inputs_field="inputs")
             self._end(call, error)
             await _finish(context, call, error)
 
@@ -129,10 +133,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         metadata = cast("Sequence[tuple[str, str | bytes]]", context.invocation_metadata() or ())
         for observer in self._observers:
             observer.began(call, metadata)
-        if call.method.startswith(OURS):
-            self._check_serving()
+        if call.method.startswith(OURS):  # other services, health first, answer as long as there is somebody to ask
+            self._check_room()
             self._in_flight.add(cast("asyncio.Task[Any]", asyncio.current_task()))  # handlers run in tasks
-        call.caller = self._identify(call.method, context)
+        call.caller = self._identify(call.method, metadata, context)
+        check_method(call.caller, call.method)
         _check_parsed(request)
 
     def _explain_cancellation(self, call: Call) -> CallError | None:
@@ -144,14 +149,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _end(self, call: Call, error: CallError | None, *, code: str = "OK") -> None:
         self._in_flight.discard(cast("asyncio.Task[Any]", asyncio.current_task()))
-        for observer in self._observers:
-            observer.ended(call, error.code.name if error else code, error.reason if error else None)
+        note_end(self._observers, call, error, code=code)
 
-    def _check_serving(self) -> None:
-        if self._draining.is_set():
-            raise _draining()
+    def _check_room(self) -> None:
         if len(self._in_flight) >= self._max_in_flight:
             raise unavailable("OVERLOADED", f"{self._max_in_flight} calls are in flight already")
+
+
+async def _write(context: Context, response: Any) -> None:
+    """Comes back once the client has room for more."""
+    try:
+        await context.write(response)
+    except grpc.aio.InternalError as gone:
+        raise asyncio.CancelledError from gone
 
 
 async def _finish(context: Context, call: Call, error: CallError | None) -> None:
@@ -164,13 +174,6 @@ async def _finish(context: Context, call: Call, error: CallError | None) -> None
         await context.abort(error.code, error.message, (*trailers, *trailing_metadata(error)))
     except grpc.aio.InternalError as gone:  # the client hung up, most often at this very deadline
         raise asyncio.CancelledError from gone
-
-
-def _explain(raised: Exception, call: Call, *, inputs_field: str) -> CallError:
-    explained = explain(raised, request_id=call.request_id, inputs_field=inputs_field)
-    if explained.reason == "BUG":
-        log.error("bug", request_id=call.request_id, exc_info=raised)
-    return explained
 
 
 def _draining() -> CallError:

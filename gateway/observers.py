@@ -6,6 +6,7 @@ from typing import Protocol
 import structlog
 
 from gateway.calls import Call
+from gateway.errors import CallError
 
 log = structlog.get_logger()
 
@@ -18,6 +19,12 @@ class CallObserver(Protocol):
     def ended(self, call: Call, code: str, reason: str | None) -> None:
         """The last thing. `code` is a gRPC status by name, `reason` an ErrorInfo's where there is one."""
         ...
+
+
+def note_end(observers: Sequence[CallObserver], call: Call, error: CallError | None, *, code: str = "OK") -> None:
+    """Tell them that the call has ended: with `error`, or with `code` where there was none."""
+    for observer in observers:
+        observer.ended(call, error.code.name if error else code, error.reason if error else None)
 
 
 class CallLog:
@@ -35,8 +42,10 @@ class CallLog:
             reason=reason,
             request_id=call.request_id,
             tenant=call.caller.tenant,
+            credential=call.caller.credential,
             model=work.model if work else None,
             input_tokens=work.input_tokens if work else None,
             duration_us=call.elapsed_us,
             **({} if call.chunk_id is None else {"chunk_id": call.chunk_id}),
+            **({} if call.trace is None else {"trace_id": call.trace.trace_id}),
         )

@@ -23,6 +23,7 @@ from gateway.validation import (
     validate_page_size,
     validate_rerank,
     validate_tokenize,
+    visible_to,
 )
 from gateway.work import embed, rerank
 from jobqueue.messages import Operation
@@ -46,7 +47,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
 
     async def Embed(self, request: embedding_pb2.EmbedRequest, context: Context) -> embedding_pb2.EmbedResponse:
         call, parts = current_call.get(), self._parts
-        task = validate_embed(request, parts.registry.catalog, parts.limits)
+        task = validate_embed(request, parts.registry.catalog, parts.limits, caller=call.caller)
         return await embed(task, call, parts)
 
     async def EmbedStream(
@@ -63,7 +64,7 @@ class RerankService(rerank_pb2_grpc.RerankServiceServicer):
 
     async def Rerank(self, request: rerank_pb2.RerankRequest, context: Context) -> rerank_pb2.RerankResponse:
         call, parts = current_call.get(), self._parts
-        task = validate_rerank(request, parts.registry.catalog, parts.limits)
+        task = validate_rerank(request, parts.registry.catalog, parts.limits, caller=call.caller)
         return await rerank(task, call, parts)
 
 
@@ -74,23 +75,25 @@ class TokenizerService(tokenizer_pb2_grpc.TokenizerServiceServicer):
     async def CountTokens(
         self, request: tokenizer_pb2.CountTokensRequest, context: Context
     ) -> tokenizer_pb2.CountTokensResponse:
-        parts = self._parts
-        task = validate_count(request, parts.registry.catalog, parts.limits)
+        call, parts = current_call.get(), self._parts
+        task = validate_count(request, parts.registry.catalog, parts.limits, caller=call.caller)
         if task.model.announcement.operation is Operation.RERANK:
             prompt = rerank_prompt(task.query, task.texts, instruction=task.instruction or "", field="inputs")
         else:
             prompt = embed_prompt(task.texts, instruction=task.instruction)
-        tokenized = await parts.tokenization.tokenize(
-            task.model.tokenizer, prompt, policy=Truncation.ERROR, max_tokens=None
-        )
+        async with parts.quotas.held(call):
+            tokenized = await parts.tokenization.tokenize(
+                task.model.tokenizer, prompt, policy=Truncation.ERROR, max_tokens=None
+            )
         return count_response(task.model, tokenized)
 
     async def Tokenize(
         self, request: tokenizer_pb2.TokenizeRequest, context: Context
     ) -> tokenizer_pb2.TokenizeResponse:
-        parts = self._parts
-        task = validate_tokenize(request, parts.registry.catalog, parts.limits)
-        return await parts.tokenization.run(lambda: tokenize_response(task))
+        call, parts = current_call.get(), self._parts
+        task = validate_tokenize(request, parts.registry.catalog, parts.limits, caller=call.caller)
+        async with parts.quotas.held(call):
+            return await parts.tokenization.run(lambda: tokenize_response(task))
 
 
 class ModelService(model_pb2_grpc.ModelServiceServicer):
@@ -99,7 +102,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
 
     async def ListModels(self, request: model_pb2.ListModelsRequest, context: Context) -> model_pb2.ListModelsResponse:
         page_size = validate_page_size(request)
-        catalog, limits = self._parts.registry.catalog, self._parts.limits
+        catalog, limits = visible_to(current_call.get().caller, self._parts.registry.catalog), self._parts.limits
         rest = sorted(id_ for id_ in catalog.models if id_ > request.page_token)
         return model_pb2.ListModelsResponse(
             models=model_messages(rest[:page_size], catalog, limits),
@@ -107,8 +110,9 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         )
 
     async def GetModel(self, request: model_pb2.GetModelRequest, context: Context) -> model_pb2.GetModelResponse:
-        catalog, limits = self._parts.registry.catalog, self._parts.limits
-        model = validate_get_model(request, catalog)
+        caller, limits = current_call.get().caller, self._parts.limits
+        catalog = visible_to(caller, self._parts.registry.catalog)
+        model = validate_get_model(request, catalog, caller=caller)
         return model_pb2.GetModelResponse(model=model_messages([model.id], catalog, limits)[0])
 
 

@@ -1,10 +1,11 @@
-"""From a prompt to token ids, cut where the policy says so. Nothing here runs on the event loop.
+"""From a prompt to token ids, cut where the policy says so. Only a few hundred tokens at most hold the event loop.
 
 Users' parts are encoded with every special-token string taken as ordinary text: otherwise a document could close the
 reranker's prompt and answer for itself.
 """
 
 import asyncio
+import os
 import time
 from array import array
 from collections.abc import Callable, Sequence
@@ -26,6 +27,9 @@ T = TypeVar("T")
 
 # Characters that are tokenised in one go, some tens of milliseconds.
 SLICE_CHARS = 256 * 1024
+
+# Characters of a call that are tokenised at once, in a few tenths of a millisecond: a thread costs as much.
+INLINE_CHARS = 2048
 
 # Characters of a text that decide how its label is cut into tokens: more than any token has.
 LABEL_CONTEXT = 512
@@ -93,6 +97,8 @@ class Tokenization:
     """Tokenises in threads, so that the event loop stays free; tokenizers releases the GIL."""
 
     def __init__(self, *, num_threads: int) -> None:
+        # The threads are ours. The library's own, for the texts of one call, cost more than a short text does.
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="tokenize")
 
     async def tokenize(
@@ -100,6 +106,8 @@ class Tokenization:
     ) -> TokenizedPrompt:
         """See `tokenize`. A large call goes in slices: others get their turn, and a cancelled one stops."""
         sizes = [len(text) for text in prompt.texts]
+        if sum(sizes) + len(prompt.shared) <= INLINE_CHARS:
+            return tokenize(tokenizer, prompt, policy, max_tokens)
         slices = [
             await self.run(partial(tokenize, tokenizer, prompt, policy, max_tokens, part))
             for part in split_by_size(sizes, SLICE_CHARS)

@@ -4,17 +4,18 @@ Nothing expensive happens before a request has passed.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
 
+from gateway.callers import ANYBODY, Caller
 from gateway.calls import REQUEST_ID
-from gateway.errors import CallError, invalid_field, unavailable
+from gateway.errors import CallError, denied, invalid_field, unavailable
 from gateway.registry import Catalog, ServedModel
 from gateway.tokenization import Truncation
 from jobqueue.lanes import Lane
-from jobqueue.messages import Operation, VectorEncoding
+from jobqueue.messages import Operation, VectorEncoding, vector_bytes
 from qwen3.inference.v1 import common_pb2, embedding_pb2, model_pb2, rerank_pb2, tokenizer_pb2
 
 MIN_DIMENSIONS = 32  # below it the authors claim no quality
@@ -36,6 +37,7 @@ class Limits:
     max_embed_inputs: int
     max_rerank_documents: int
     max_text_bytes: int
+    max_request_tokens: int
     default_embedding_model: str = ""
     default_rerank_model: str = ""
 
@@ -87,11 +89,18 @@ class TokenizeTask:
     appends: bool
 
 
-def validate_embed(request: embedding_pb2.EmbedRequest, catalog: Catalog, limits: Limits) -> EmbedTask:
-    """Raises CallError with the field at fault."""
+def validate_embed(
+    request: embedding_pb2.EmbedRequest,
+    catalog: Catalog,
+    limits: Limits,
+    *,
+    caller: Caller = ANYBODY,
+    usual_lane: Lane = Lane.INTERACTIVE,
+) -> EmbedTask:
+    """`usual_lane` is an unset priority's. Raises CallError with the field at fault, or what the caller may not use."""
     config = request.config
     _check_request_id(request.request_id)
-    model = _admitting(_find_model(config.model, Operation.EMBED, catalog, limits, field="config.model"))
+    model = _admitting(_find_model(config.model, Operation.EMBED, catalog, limits, caller, field="config.model"))
     instruction = _embed_instruction(config, model, limits, prefix="config.")
     dimensions = _dimensions(config.dimensions, model)
     wire_encoding = _enum(config.encoding, embedding_pb2.VectorEncoding, "config.encoding", default=1)
@@ -105,14 +114,16 @@ def validate_embed(request: embedding_pb2.EmbedRequest, catalog: Catalog, limits
         normalize=config.normalize if config.HasField("normalize") else True,
         encoding=encoding,
         truncation=_truncation(config.truncation_policy, "config.truncation_policy"),
-        lane=_lane(config.priority, "config.priority"),
+        lane=_lane(config.priority, "config.priority", caller, usual=usual_lane),
     )
 
 
-def validate_rerank(request: rerank_pb2.RerankRequest, catalog: Catalog, limits: Limits) -> RerankTask:
-    """Raises CallError with the field at fault."""
+def validate_rerank(
+    request: rerank_pb2.RerankRequest, catalog: Catalog, limits: Limits, *, caller: Caller = ANYBODY
+) -> RerankTask:
+    """Raises CallError with the field at fault, or what the caller may not use."""
     _check_request_id(request.request_id)
-    model = _admitting(_find_model(request.model, Operation.RERANK, catalog, limits, field="model"))
+    model = _admitting(_find_model(request.model, Operation.RERANK, catalog, limits, caller, field="model"))
     _check_text(request.query, "query", limits)
     _check_texts(request.documents, "documents", most=limits.max_rerank_documents, limits=limits)
     order = _enum(request.order, rerank_pb2.RerankOrder, "order", default=rerank_pb2.RERANK_ORDER_SCORE_DESCENDING)
@@ -135,14 +146,16 @@ def validate_rerank(request: rerank_pb2.RerankRequest, catalog: Catalog, limits:
         by_score=order == rerank_pb2.RERANK_ORDER_SCORE_DESCENDING,
         as_logit=score_type == rerank_pb2.SCORE_TYPE_LOGIT,
         truncation=_truncation(request.truncation_policy, "truncation_policy"),
-        lane=_lane(request.priority, "priority"),
+        lane=_lane(request.priority, "priority", caller, usual=Lane.INTERACTIVE),
     )
 
 
-def validate_count(request: tokenizer_pb2.CountTokensRequest, catalog: Catalog, limits: Limits) -> CountTask:
-    """Raises CallError with the field at fault."""
+def validate_count(
+    request: tokenizer_pb2.CountTokensRequest, catalog: Catalog, limits: Limits, *, caller: Caller = ANYBODY
+) -> CountTask:
+    """Raises CallError with the field at fault, or what the caller may not use."""
     operation = Operation.RERANK if request.query else Operation.EMBED
-    model = _find_any_model(request.model, operation, catalog, limits)
+    model = _find_any_model(request.model, operation, catalog, limits, caller)
     reranks = model.announcement.operation is Operation.RERANK
     if reranks:
         _check_text(request.query, "query", limits)
@@ -159,19 +172,23 @@ def validate_count(request: tokenizer_pb2.CountTokensRequest, catalog: Catalog, 
     return CountTask(model=model, texts=request.inputs, instruction=instruction, query=request.query)
 
 
-def validate_tokenize(request: tokenizer_pb2.TokenizeRequest, catalog: Catalog, limits: Limits) -> TokenizeTask:
-    """Raises CallError with the field at fault."""
-    model = _find_any_model(request.model, Operation.EMBED, catalog, limits)
+def validate_tokenize(
+    request: tokenizer_pb2.TokenizeRequest, catalog: Catalog, limits: Limits, *, caller: Caller = ANYBODY
+) -> TokenizeTask:
+    """Raises CallError with the field at fault, or what the caller may not use."""
+    model = _find_any_model(request.model, Operation.EMBED, catalog, limits, caller)
     _check_texts(request.inputs, "inputs", most=limits.max_rerank_documents, limits=limits)
     appends = request.add_special_tokens if request.HasField("add_special_tokens") else True
     return TokenizeTask(model=model, texts=request.inputs, appends=appends)
 
 
-def validate_get_model(request: model_pb2.GetModelRequest, catalog: Catalog) -> ServedModel:
-    """Raises CallError with the field at fault."""
+def validate_get_model(
+    request: model_pb2.GetModelRequest, catalog: Catalog, *, caller: Caller = ANYBODY
+) -> ServedModel:
+    """Raises CallError with the field at fault, or what the caller may not use."""
     if not request.id:
         raise invalid_field("id", "is required")
-    return _named_model(request.id, catalog)
+    return _named_model(request.id, visible_to(caller, catalog), caller)
 
 
 def validate_page_size(request: model_pb2.ListModelsRequest) -> int:
@@ -181,11 +198,16 @@ def validate_page_size(request: model_pb2.ListModelsRequest) -> int:
     return min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
 
 
+def visible_to(caller: Caller, catalog: Catalog) -> Catalog:
+    """The catalog as if only those models were served that the caller may use."""
+    if caller.models is None:
+        return catalog
+    return replace(catalog, models={id_: model for id_, model in catalog.models.items() if caller.may_use(id_)})
+
+
 def max_vectors(limits: Limits, dimensions: int, encoding: VectorEncoding) -> int:
     """The most vectors in one unary reply: the setting, or fewer where that many do not fit into a reply."""
-    return min(
-        limits.max_embed_inputs, MAX_REPLY_BYTES // (_vector_bytes(dimensions, encoding) + VECTOR_OVERHEAD_BYTES)
-    )
+    return min(limits.max_embed_inputs, MAX_REPLY_BYTES // (vector_bytes(dimensions, encoding) + VECTOR_OVERHEAD_BYTES))
 
 
 def default_model(operation: Operation, catalog: Catalog, limits: Limits) -> ServedModel | None:
@@ -201,30 +223,33 @@ def _default_name(operation: Operation, limits: Limits) -> str:
     return limits.default_embedding_model if operation is Operation.EMBED else limits.default_rerank_model
 
 
-def _vector_bytes(dimensions: int, encoding: VectorEncoding) -> int:
-    if encoding is VectorEncoding.BINARY:
-        return -(-dimensions // 8)
-    return dimensions * {VectorEncoding.INT8: 1, VectorEncoding.FLOAT16: 2}.get(encoding, 4)
-
-
-def _find_model(name: str, operation: Operation, catalog: Catalog, limits: Limits, *, field: str) -> ServedModel:
+def _find_model(
+    name: str, operation: Operation, catalog: Catalog, limits: Limits, caller: Caller, *, field: str
+) -> ServedModel:
     """The named model, which must do `operation`; or the operation's default one."""
+    catalog = visible_to(caller, catalog)
     if not name:
-        return _default_or_error(operation, catalog, limits, field=field)
-    model = _named_model(name, catalog)
+        return _default_or_error(operation, catalog, limits, caller, field=field)
+    model = _named_model(name, catalog, caller)
     if model.announcement.operation is not operation:
         raise _wrong_task(model, operation, catalog, field)
     return model
 
 
-def _find_any_model(name: str, default_operation: Operation, catalog: Catalog, limits: Limits) -> ServedModel:
+def _find_any_model(
+    name: str, default_operation: Operation, catalog: Catalog, limits: Limits, caller: Caller
+) -> ServedModel:
     """The named model, whatever it does; or the default one of `default_operation`."""
+    catalog = visible_to(caller, catalog)
     if name:
-        return _named_model(name, catalog)
-    return _default_or_error(default_operation, catalog, limits, field="model")
+        return _named_model(name, catalog, caller)
+    return _default_or_error(default_operation, catalog, limits, caller, field="model")
 
 
-def _default_or_error(operation: Operation, catalog: Catalog, limits: Limits, *, field: str) -> ServedModel:
+def _default_or_error(
+    operation: Operation, catalog: Catalog, limits: Limits, caller: Caller, *, field: str
+) -> ServedModel:
+    _check_may_use(_default_name(operation, limits), caller)
     default = default_model(operation, catalog, limits)
     if default is not None:
         return default
@@ -234,7 +259,8 @@ def _default_or_error(operation: Operation, catalog: Catalog, limits: Limits, *,
     raise unavailable("NO_WORKER", f"no default model for {_TASKS[operation]} is served now")
 
 
-def _named_model(name: str, catalog: Catalog) -> ServedModel:
+def _named_model(name: str, catalog: Catalog, caller: Caller) -> ServedModel:
+    _check_may_use(name, caller)
     model = catalog.models.get(name)
     if model is None:
         raise CallError(
@@ -244,6 +270,12 @@ def _named_model(name: str, catalog: Catalog) -> ServedModel:
             metadata={"served": _some(sorted(catalog.models))},
         )
     return model
+
+
+def _check_may_use(name: str, caller: Caller) -> None:
+    """Also before it is known whether there is such a model, which would tell what others are served."""
+    if name and not caller.may_use(name):
+        raise denied("MODEL_NOT_ALLOWED", f"model {name[:100]!r} is not allowed to this caller")
 
 
 def _some(ids: Sequence[str]) -> str:
@@ -301,7 +333,7 @@ def _check_documents_fit(documents: Sequence[str], top_n: int) -> None:
 
 
 def _enum(value: int, enum: Any, field: str, *, default: int) -> int:
-    if value not in enum.values():
+    if value not in enum.DESCRIPTOR.values_by_number:
         raise invalid_field(field, f"{value} is not a value of {enum.DESCRIPTOR.name}")
     return value or default
 
@@ -310,8 +342,13 @@ def _truncation(value: int, field: str) -> Truncation:
     return Truncation(_enum(value, common_pb2.TruncationPolicy, field, default=Truncation.ERROR))
 
 
-def _lane(value: int, field: str) -> Lane:
-    return Lane(_enum(value, common_pb2.Priority, field, default=Lane.INTERACTIVE))
+def _lane(value: int, field: str, caller: Caller, *, usual: Lane) -> Lane:
+    """The one asked for; else the usual one, or the only one that the caller may use."""
+    default = usual if usual in caller.lanes else next(iter(caller.lanes))
+    lane = Lane(_enum(value, common_pb2.Priority, field, default=default))
+    if lane not in caller.lanes:
+        raise denied("PRIORITY_NOT_ALLOWED", f"{field}: {lane.name} is not allowed to this caller")
+    return lane
 
 
 def _dimensions(asked: int, model: ServedModel) -> int:

@@ -37,8 +37,8 @@ class Channel:
 
     def __init__(self, client: AsyncRedis, queue: str, gateway: str, limits: QueueLimits) -> None:
         self._queue = queue
-        self._pipeline = Pipeline(client, QueueKeys(queue).of_script(gateway))
         self._reader = ReplyReader(client, queue, gateway)
+        self._pipeline = Pipeline(client, QueueKeys(queue).of_script(gateway), is_busy=self._reader.is_busy)
         self._admit_head = _admit_head(gateway, limits)
         self._calls: set[PendingCall] = set()
         self._num_reads = 0  # of the reader, when the queue was last asked
@@ -64,10 +64,11 @@ class Channel:
         with self._tracked(call):
             try:
                 await self._admit_patiently(call)
+                submission.on_admitted()
                 return await call.answered
             finally:
                 call.is_over = True
-                if call.admitted or not call.is_admission_known:
+                if not call.is_answered:  # not `admitted`: what was just admitted may not be noted yet
                     self._in_background(self._withdraw(call))
 
     @contextlib.contextmanager
@@ -174,7 +175,7 @@ def _admit_item(call: PendingCall, jobs: Sequence[PendingJob], *, again: bool) -
     """What admit.lua wants of a call."""
     submission = call.submission
     item: list[Any] = [submission.lane.key, call.ttl_ms(), submission.request_id, submission.tenant]
-    item += [int(submission.wakeable), int(again), int(submission.is_retry), len(jobs)]
+    item += [int(submission.wakeable), int(again), int(submission.is_retry), submission.trace, len(jobs)]
     for pending in jobs:
         job = pending.job
         lengths = job.lengths

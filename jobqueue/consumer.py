@@ -43,7 +43,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakenJob:
-    """A job that this worker holds. Times: `waited_us` in the queue; `expires_at` in seconds of time.monotonic()."""
+    """A job that this worker holds. Times: `waited_us` in the queue; `expires_at` in seconds of time.monotonic().
+
+    `trace` is the traceparent of who sent it, empty where nobody traces it.
+    """
 
     lane: Lane
     entry_id: bytes
@@ -58,6 +61,7 @@ class TakenJob:
     must_run_alone: bool
     waited_us: int
     expires_at: float
+    trace: str = ""
 
     @property
     def is_suspect(self) -> bool:
@@ -283,4 +287,5 @@ def _taken(arrival: _Arrival, *, now_us: int) -> TakenJob:
         must_run_alone=b"alone" in fields,
         waited_us=waited_us,
         expires_at=time.monotonic() + int(fields[b"ttl_ms"]) / 1000 - waited_us / 1e6,
+        trace=fields.get(b"trace", b"").decode(),
     )

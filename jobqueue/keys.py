@@ -26,6 +26,16 @@ def tokenizer_key(digest: str) -> str:
     return f"tokenizer:{digest}"
 
 
+def quota_keys(tenant: str) -> tuple[bytes, bytes]:
+    """What all gateways know of a tenant's use, as `scripts/spend.lua` takes it.
+
+    A hash, until all is paid off: `requests` and `tokens` spent and not yet paid off, as of `at_us`, server time. And
+    a sorted set, until the last of them: call in flight -> its deadline in server ms.
+    """
+    tag = f"{{quota:{tenant}}}".encode()
+    return tag + b":spent", tag + b":in_flight"
+
+
 def check_queue_name(name: str) -> None:
     """Raises ValueError unless `name` is MODEL@REVISION in characters that are safe in a key."""
     if not _QUEUE_NAME.fullmatch(name):
@@ -89,6 +99,15 @@ class QueueKeys:
     def dead(self) -> str:
         """Stream, 7 days, about 1,000 entries: jobs that failed their worker three times, with the reason."""
         return self._key("dead")
+
+    @property
+    def of_cache(self) -> list[str]:
+        """What the cache of answers consists of, as `scripts/cache.lua` takes it; each for the lifetime of an answer.
+
+        Hash: digest -> expiry in server ms, and the answer. Sorted set: digest -> last use in server ms. String: the
+        bytes that all of them count for.
+        """
+        return [self._key("cache"), self._key("cache_uses"), self._key("cache_bytes")]
 
     def replies(self, gateway: str) -> str:
         """Stream, 15 s, refreshed by its gateway: job id -> answer. Its existence says the gateway lives."""

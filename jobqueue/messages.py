@@ -103,6 +103,13 @@ _FAILURE_HEADER = struct.Struct("<BBBi")  # version, kind, reason, sequence
 _RESULT, _FAILURE = 0, 1
 
 
+def vector_bytes(dimensions: int, encoding: VectorEncoding) -> int:
+    """The bytes of one vector, without its scale."""
+    if encoding is VectorEncoding.BINARY:
+        return -(-dimensions // 8)
+    return dimensions * {VectorEncoding.INT8: 1, VectorEncoding.FLOAT16: 2}.get(encoding, 4)
+
+
 def encode_job(job: Job) -> bytes:
     header = _JOB_HEADER.pack(
         JOB_VERSION,

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,6 +19,8 @@ class Submission:
     """A call for one queue. `deadline` is in seconds of the event loop's clock; `wakeable` calls wait for a worker.
 
     `tenant` shares a lane with others, an empty one does not. `is_retry`: it was refused before, and told to come back.
+    `trace` is the W3C traceparent that its jobs carry to the worker, empty where the call is not traced; `on_admitted`
+    is called once the queue has all of them.
     """
 
     queue: str
@@ -30,6 +32,8 @@ class Submission:
     wakeable: bool
     tenant: str = ""
     is_retry: bool = False
+    trace: str = ""
+    on_admitted: Callable[[], None] = lambda: None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,9 +76,9 @@ class PendingCall:
         return [job for job in self.jobs if job.entry_id is not None and job.result is None]
 
     @property
-    def is_admission_known(self) -> bool:
-        """Whether nothing is on its way that may still be admitted."""
-        return self.admission is None or self.admission.done()
+    def is_answered(self) -> bool:
+        """Whether no job of it may be in the queue, or on its way there."""
+        return all(job.result is not None for job in self.jobs)
 
     @property
     def lost(self) -> list[PendingJob]:

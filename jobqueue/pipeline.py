@@ -1,11 +1,12 @@
-"""Script calls on one queue from one event loop: what waits for the last round trip travels in the next one.
+"""Script calls from one event loop: what waits for the last round trip travels in the next one.
 
 A script that takes a list of things takes those of all callers at once, so that a busy gateway sends few, long calls.
+Those of one script, with the same keys and head, are run in the order in which they were sent.
 One await per command costs redis-py about three times as much CPU.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -19,6 +20,7 @@ from jobqueue.errors import OutcomeUnknownError, QueueAwayError
 
 AT_ONCE = 256  # a script must not hold up the server for long
 MOST_BYTES = 16 * 1024 * 1024  # of a round trip, which has REPLY_TIMEOUT_S
+GATHER_S = 0.001  # a round trip costs a gateway what three jobs of a larger one do
 
 Item = Sequence[Any]
 
@@ -28,6 +30,7 @@ class _Call:
     """One item of a script's list, and who waits for its reply."""
 
     name: str
+    keys: tuple[bytes, ...]
     head: tuple[Any, ...]
     item: Item
     reply: "asyncio.Future[Any]"
@@ -43,21 +46,27 @@ class Pipeline:
     `is_away`: the last round trip brought no replies.
     """
 
-    def __init__(self, client: AsyncRedis, keys: Sequence[str]) -> None:
+    def __init__(self, client: AsyncRedis, keys: Sequence[str], *, is_busy: Callable[[], bool] = lambda: False) -> None:
+        """While `is_busy`, calls wait a millisecond for others to travel with."""
         self._redis = client
-        self._keys = [key.encode() for key in keys]
+        self._is_busy = is_busy
+        self._keys = tuple(key.encode() for key in keys)
         self._waiting: list[_Call] = []
         self._sender: asyncio.Task[None] | None = None
         self.is_away = False
 
-    def send(self, name: str, head: tuple[Any, ...], item: Item) -> "asyncio.Future[Any]":
+    def send(
+        self, name: str, head: tuple[Any, ...], item: Item, *, keys: tuple[bytes, ...] | None = None
+    ) -> "asyncio.Future[Any]":
         """Have the script run with `head` and a list in which `item` is one; the item's own reply.
 
+        It runs on the pipeline's keys, or on those given.
         It raises QueueAwayError where Redis refuses it now, OutcomeUnknownError where no reply came: the script may
         have run then. The script runs whether or not anybody waits for the reply.
         """
         reply = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Call(name=name, head=head, item=item, reply=reply))
+        keys = self._keys if keys is None else keys
+        self._waiting.append(_Call(name=name, keys=keys, head=head, item=item, reply=reply))
         if self._sender is None:
             self._sender = asyncio.create_task(self._send_all())
         return reply
@@ -65,6 +74,8 @@ class Pipeline:
     async def _send_all(self) -> None:
         try:
             while self._waiting:
+                if self._is_busy():
+                    await asyncio.sleep(GATHER_S)
                 calls = self._next_load()
                 groups = list(_grouped(calls))
                 for group, outcome in zip(groups, await self._outcomes(groups), strict=True):
@@ -98,7 +109,7 @@ class Pipeline:
         pipeline: Any = self._redis.pipeline(transaction=False)
         for group in groups:
             # Not evalsha(), which redis-py's Cluster pipelines do not have.
-            pipeline.execute_command("EVALSHA", scripts.load(group[0].name).digest, *self._arguments(group))
+            pipeline.execute_command("EVALSHA", scripts.load(group[0].name).digest, *_arguments(group))
         outcomes = await pipeline.execute(raise_on_error=False)
         return [await self._reloaded(group, outcome) for group, outcome in zip(groups, outcomes, strict=True)]
 
@@ -108,19 +119,22 @@ class Pipeline:
             return outcome
         client: Any = self._redis
         try:
-            return await client.execute_command("EVAL", scripts.load(group[0].name).source, *self._arguments(group))
+            return await client.execute_command("EVAL", scripts.load(group[0].name).source, *_arguments(group))
         except redis.ResponseError as error:
             return error
 
-    def _arguments(self, group: Sequence[_Call]) -> Iterator[Any]:
-        return chain([len(self._keys)], self._keys, group[0].head, *(call.item for call in group))
+
+def _arguments(group: Sequence[_Call]) -> Iterator[Any]:
+    """What EVALSHA wants after the digest."""
+    first = group[0]
+    return chain([len(first.keys)], first.keys, first.head, *(call.item for call in group))
 
 
 def _grouped(calls: Sequence[_Call]) -> Iterator[Sequence[_Call]]:
-    """Calls that one script call can carry: of the same script and head, and not too many."""
+    """Calls that one script call can carry: of the same script, keys and head, and not too many."""
     groups: dict[tuple[Any, ...], list[_Call]] = {}
     for call in calls:
-        groups.setdefault((call.name, call.head), []).append(call)
+        groups.setdefault((call.name, call.keys, call.head), []).append(call)
     for group in groups.values():
         yield from (group[start : start + AT_ONCE] for start in range(0, len(group), AT_ONCE))
 

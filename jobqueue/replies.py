@@ -10,9 +10,11 @@ from jobqueue.connection import REPLY_TIMEOUT_S, AsyncRedis, redis_border
 from jobqueue.errors import QueueAwayError
 from jobqueue.keys import REPLIES_TTL_S, QueueKeys
 from jobqueue.messages import Answer, DecodeError, decode_answer
+from jobqueue.pipeline import GATHER_S
 
 BLOCK_MS = 500  # also how often the stream's lifetime is refreshed
 AT_ONCE = 64
+BUSY_JOBS = 4
 RETRY_S = 0.2
 IDLE_S = 60.0  # a reader holds a connection: not for ever for a revision that is gone
 
@@ -38,6 +40,10 @@ class ReplyReader:
             for job_id in tell:
                 del self._waiting[job_id]
 
+    def is_busy(self) -> bool:
+        """Whether so many wait that none of them notices a millisecond."""
+        return len(self._waiting) >= BUSY_JOBS
+
     async def run(self) -> None:
         """Read replies, through losses of the connection, until nobody has waited for any for a while."""
         consumed: list[bytes] = []
@@ -50,7 +56,7 @@ class ReplyReader:
                 continue
             for _, fields in entries:
                 self._deliver(fields)
-            await asyncio.sleep(0)  # those who were answered go first
+            await asyncio.sleep(GATHER_S if self.is_busy() else 0)  # those who were answered go first
             self.num_reads += 1
             consumed = [entry_id for entry_id, _ in entries]
             if self._waiting or entries:

@@ -1,4 +1,4 @@
-"""How channels are opened: retries of what the server has not begun, and no proxy to this machine."""
+"""How channels are opened: retries, a choice among several gateways, and no proxy to this machine."""
 
 import json
 from typing import Any
@@ -6,8 +6,9 @@ from typing import Any
 DEFAULT_TARGET = "127.0.0.1:50051"
 
 # UNAVAILABLE is the server's word for "not begun: come back", with grpc-retry-pushback-ms saying when, which grpc
-# obeys. Five attempts are the most that grpc makes.
-_SERVICE_CONFIG = {
+# obeys. CANCELLED is what grpc itself says of calls that reach a server in the moment in which it stops; those that
+# we cancel are not tried again. Five attempts are the most that grpc makes.
+_RETRIES = {
     "methodConfig": [
         {
             "name": [{}],
@@ -16,20 +17,25 @@ _SERVICE_CONFIG = {
                 "initialBackoff": "0.1s",
                 "maxBackoff": "5s",
                 "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
+                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
             },
         }
     ]
 }
+# Where the target names several gateways: to each in turn, and to none that says that it is not serving. With a
+# single address the second would only make calls wait, since there is no other gateway to go to.
+_MANY = {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}}
+_MANY_TARGETS = ("dns:", "ipv4:", "ipv6:")
 # grpc gives up retrying a call whose messages outgrow this; its default of 256 KiB is less than 64 long texts.
 _RETRY_BUFFER_BYTES = 32 * 1024 * 1024
 _THIS_MACHINE = ("127.", "localhost:", "[::1]:", "0.0.0.0:", "[::]:", "unix:")
 
 
 def channel_options(target: str) -> list[tuple[str, Any]]:
-    """Options of a sync or async channel to `target`."""
+    """Options of a sync or async channel to `target`: HOST:PORT is one gateway, dns:///HOST:PORT all behind a name."""
+    service_config = {**_RETRIES, **(_MANY if target.startswith(_MANY_TARGETS) else {})}
     options: list[tuple[str, Any]] = [
-        ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+        ("grpc.service_config", json.dumps(service_config)),
         ("grpc.per_rpc_retry_buffer_size", _RETRY_BUFFER_BYTES),
     ]
     if target.startswith(_THIS_MACHINE):

@@ -1,1 +1,1 @@
-"""What every process of the service does the same way: settings, logs, stopping."""
+"""What every process of the service does the same way: settings, logs, stopping, children."""

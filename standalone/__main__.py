@@ -4,13 +4,13 @@ import asyncio
 import signal
 import sys
 
+from runtime.children import StopRequest
+from runtime.errors import ServiceError
 from runtime.logs import configure_logging
 from runtime.ready import say_ready
-from standalone.children import StopRequest
+from runtime.restarts import RestartPolicy
 from standalone.config import ServeSettings
-from standalone.errors import ServiceError
-from standalone.programs import gateway_program, worker_programs
-from standalone.restarts import RestartPolicy
+from standalone.programs import environment, gateway_program, worker_programs
 from standalone.supervisor import Plan, serve
 
 
@@ -20,6 +20,7 @@ def main() -> None:
     plan = Plan(
         gateway=gateway_program(settings),
         workers=worker_programs(settings),
+        environment=environment(settings),
         redis_url=settings.redis,
         stop_limit_s=settings.stop_limit_s,
         restart_policy=RestartPolicy(),

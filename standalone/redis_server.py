@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from standalone.children import Child, Program, StopRequest
-from standalone.errors import ServiceError
+from runtime.children import Child, Program, StopRequest
+from runtime.errors import ServiceError
 
 _MAX_SOCKET_PATH_BYTES = 107  # sun_path of unix(7), less its end
 _START_LIMIT_S = 10.0
@@ -51,7 +51,9 @@ async def private_redis(stop: StopRequest) -> AsyncIterator[PrivateRedis]:
     binary = find_redis_server()
     with _private_folder() as folder:
         socket = _socket_in(folder)
-        server = await Child.start(Program(name="redis-server", command=_command(binary, socket), is_quiet=True), {})
+        server = await Child.start(
+            Program(name="redis-server", command=_command(binary, socket), is_quiet=True), os.environ
+        )
         try:
             await _until_answering(server, socket)
             yield PrivateRedis(url=f"unix://{socket}", server=server)

@@ -2,13 +2,13 @@
 
 1. Redis starts, unless one is given.
 2. The gateway and the workers start and load side by side.
-3. Once the gateway reports every model as serving, the address is announced.
+3. Once the gateway serves every model, and says so, the address is announced.
 4. A worker that dies is started again; anything else that dies ends the service.
 5. At the end the gateway drains its calls while the workers still work, then the workers stop, then Redis.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,17 +17,14 @@ import structlog
 
 from jobqueue.connection import connect_async, probe_async
 from jobqueue.errors import QueueError
-from qwen3_client import Client, HealthStatus, Qwen3Error
-from standalone.children import Child, Program, StopRequest
-from standalone.errors import ServiceError
+from runtime.children import Child, Program, StopRequest
+from runtime.errors import ServiceError
+from runtime.restarts import RestartPolicy
 from standalone.redis_server import private_redis
-from standalone.restarts import RestartPolicy
 from standalone.workers import WorkerKeeper
 
 _log = structlog.get_logger()
 
-_HEALTH_TIMEOUT_S = 2.0
-_HEALTH_POLL_S = 0.2
 _SERVING_LIMIT_S = 60.0
 
 
@@ -37,6 +34,7 @@ class Plan:
 
     gateway: Program
     workers: tuple[Program, ...]
+    environment: Mapping[str, str]
     redis_url: str
     stop_limit_s: float
     restart_policy: RestartPolicy
@@ -49,10 +47,11 @@ async def serve(plan: Plan, stop: StopRequest, announce: Callable[[str], None]) 
     """
     async with AsyncExitStack() as stack:
         redis_url, watched = await _open_redis(plan, stop, stack)
-        environment = {"QWEN3_REDIS": redis_url}  # not a flag: a URL may hold a password, and flags show in ps
-        keepers = [WorkerKeeper(program, environment, plan.restart_policy) for program in plan.workers]
+        # Not a flag: a URL may hold a password, and flags show in ps.
+        variables = {**plan.environment, "QWEN3_REDIS": redis_url}
+        keepers = [WorkerKeeper(program, variables, plan.restart_policy) for program in plan.workers]
         await stack.enter_async_context(_stopped_at_the_end(keepers, stop, plan.stop_limit_s))
-        gateway = await Child.start(plan.gateway, environment)
+        gateway = await Child.start(plan.gateway, variables)
         stack.push_async_callback(gateway.stop, hurry=stop.hurry, limit_s=plan.stop_limit_s)
         await _watch([*watched, gateway], keepers, _announcement(gateway, keepers, announce), stop)
 
@@ -115,28 +114,9 @@ async def _must_live(child: Child) -> None:
 async def _announcement(gateway: Child, keepers: Iterable[WorkerKeeper], announce: Callable[[str], None]) -> None:
     """Announce the address once a call to any model would be served."""
     # Futures, and not until_ready(): a death here is told by whoever watches the child.
-    address = await gateway.ready
-    models = {await keeper.model_id for keeper in keepers}
-    with Client(address, timeout_s=_HEALTH_TIMEOUT_S) as client:
-        for model in sorted(models):
-            await _until_serving(client, model)
-    announce(address)
-
-
-async def _until_serving(client: Client, model: str) -> None:
-    try:
-        async with asyncio.timeout(_SERVING_LIMIT_S):
-            while True:
-                if await asyncio.to_thread(_is_serving, client, model):
-                    return
-                await asyncio.sleep(_HEALTH_POLL_S)
-    except TimeoutError as error:
-        raise ServiceError(f"the gateway does not report {model} as serving") from error
-
-
-def _is_serving(client: Client, model: str) -> bool:
-    try:
-        return client.health(model) is HealthStatus.SERVING
-    except Qwen3Error as error:
-        _log.debug("health_unknown", model=model, error=str(error))
-        return False
+    for keeper in keepers:
+        await keeper.ready
+    await asyncio.wait([gateway.ready], timeout=_SERVING_LIMIT_S)
+    if not gateway.ready.done():
+        raise ServiceError("the gateway does not serve the models that the workers are ready for")
+    announce(gateway.ready.result())

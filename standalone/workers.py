@@ -6,17 +6,17 @@ from collections.abc import Mapping
 
 import structlog
 
-from standalone.children import Child, Program, StopRequest
-from standalone.restarts import RestartPolicy
+from runtime.children import Child, Program, StopRequest
+from runtime.restarts import RestartPolicy
 
 _log = structlog.get_logger()
 
 
 class WorkerKeeper:
-    """One worker's place. `model_id` is set once its first process is ready."""
+    """One worker's place. `ready` is set once its first process is ready."""
 
     def __init__(self, program: Program, environment: Mapping[str, str], policy: RestartPolicy) -> None:
-        self.model_id: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._program = program
         self._environment = environment
         self._policy = policy
@@ -42,5 +42,5 @@ class WorkerKeeper:
             await self._child.stop(hurry=stop.hurry, limit_s=limit_s)
 
     def _note_ready(self, words: str) -> None:
-        if not self.model_id.done():
-            self.model_id.set_result(words.split(maxsplit=1)[0])
+        if not self.ready.done():
+            self.ready.set_result(words)

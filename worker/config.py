@@ -3,18 +3,18 @@
 from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
-from pydantic_settings import CliPositionalArg, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
-from runtime.settings import ListenAddress, LogLevel, Settings
+from runtime.settings import HttpUrl, ListenRange, LogLevel, Positional, Settings
 from worker.model.choices import AttentionName, KernelsName
 
 
 class WorkerSettings(Settings):
-    """One worker process, which serves one model. Every flag is also a variable: --lease-s is QWEN3_LEASE_S."""
+    """One worker process, which serves one model."""
 
     model_config = SettingsConfigDict(cli_prog_name="qwen3-worker")
 
-    model: CliPositionalArg[str] = Field(description="hub id or local folder of the checkpoint")
+    model: Positional[str] = Field(description="hub id or local folder of the checkpoint")
     redis: str = Field(
         description="URL of Redis: redis://, unix://, redis+sentinel:// or redis+cluster://; rediss for TLS"
     )
@@ -59,5 +59,14 @@ class WorkerSettings(Settings):
     )
     scale_to_zero: bool = Field(default=False, description="announce that calls may wait while no worker is there")
     device_memory_share: float = Field(1.0, gt=0, le=1, description="share of a CUDA device's memory to stay within")
-    metrics_listen: ListenAddress | None = Field(None, description="HOST:PORT for Prometheus; without it no metrics")
+    http_listen: ListenRange | None = Field(
+        None,
+        description="HOST:PORT for /metrics, /livez and /readyz, or HOST:FIRST-LAST for the first free port of these; "
+        "without it there are none",
+    )
+    otlp_endpoint: HttpUrl | None = Field(
+        None,
+        description="URL of an OTLP/HTTP collector for traces, such as http://localhost:4318; without it none. "
+        "Batches with a traced call's job in them are traced",
+    )
     log_level: LogLevel = Field("info", description="what is logged")

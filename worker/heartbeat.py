@@ -32,12 +32,15 @@ class Heartbeat:
         tokenizer_json: bytes,
         *,
         interval_s: float,
+        beating: Callable[[], None] = lambda: None,
     ) -> None:
+        """`beating` is called at every beat, whether Redis takes it or not."""
         self._redis = client
         self._consumer = consumer
         self._announcement = announcement
         self._tokenizer_json = tokenizer_json
         self._interval_s = interval_s
+        self._beating = beating
         self._loading = True
         self._is_hung: Callable[[], bool] = lambda: False
         self._tokens_per_s: Callable[[], int] = lambda: 0
@@ -67,6 +70,7 @@ class Heartbeat:
         """Beat until stopped. Whatever ends it otherwise ends the process: nobody would renew the lease any more."""
         try:
             while not self._stopping.wait(self._interval_s):
+                self._beating()
                 if self._is_hung():
                     log.critical("hung batch: leaving its jobs to another worker")
                     os._exit(EXIT_HUNG)

@@ -86,6 +86,22 @@ class Running(Generic[StartedT]):
     started: StartedT
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A batch whose jobs were answered; `fill` is its cost over the budget.
+
+    The model began with it at `began_at`, the answers were sent from `sending_at` to `sent_at`: seconds of
+    time.monotonic().
+    """
+
+    answered: Sequence[tuple[TakenJob, Answer]]
+    began_at: float
+    compute_us: int
+    sending_at: float
+    sent_at: float
+    fill: float
+
+
 class Held:
     """How many batches the worker holds, for others to wait on."""
 
@@ -133,19 +149,23 @@ class WorkerLoop(Generic[StartedT, ComputedT]):
         *,
         budget: int,
         stopping: threading.Event,
+        on_ended: Callable[[Ended], None] = lambda _: None,
     ) -> None:
+        """`on_ended` is called after each batch, in the answering stage."""
         self._consumer = consumer
         self._metrics = metrics
         self._engine = engine
         self._budget = budget
         self._least_room = max(budget // LEAST_ROOM_SHARE, 1)
         self._stopping = stopping
+        self._on_ended = on_ended
         self._held = Held()
         self._ready: SimpleQueue[Sequence[Work] | None] = SimpleQueue()
         self._running: SimpleQueue[Running[StartedT] | None] = SimpleQueue()
         self._error: Exception | None = None
         self._starting, self._waiting = Since(), Since()
         self._pace = Pace()
+        metrics.watch(self)
 
     def run(self) -> None:
         """Work until told to stop; then give back what has not run. Raises what ended a stage."""
@@ -166,6 +186,10 @@ class WorkerLoop(Generic[StartedT, ComputedT]):
     def tokens_per_s(self) -> int:
         """How many it ends when it has enough to do; 0 before the first full batch."""
         return self._pace.tokens_per_s
+
+    def num_held(self) -> int:
+        """Batches that have been taken and not answered."""
+        return self._held.count
 
     def _start(self, stage: Callable[[], None]) -> threading.Thread:
         thread = threading.Thread(target=self._run_stage, args=(stage,), name=stage.__name__, daemon=True)
@@ -193,6 +217,7 @@ class WorkerLoop(Generic[StartedT, ComputedT]):
         num_held = self._held.count
         take = self._patiently(lambda: self._consumer.take(budget=self._budget, num_held=num_held))
         has_suspect = any(job.is_suspect for job in take.jobs)
+        self._metrics.taken(take.jobs)
         work = self._decode(take.jobs)
         if not has_suspect:
             work = self._fill_up(work, num_held)
@@ -213,6 +238,7 @@ class WorkerLoop(Generic[StartedT, ComputedT]):
             more = self._patiently(
                 partial(self._consumer.take_more, budget=room, num_taken=len(work), num_held=num_held)
             )
+            self._metrics.taken(more.jobs)
             work = [*work, *self._decode(more.jobs)]
         return work
 
@@ -248,6 +274,7 @@ class WorkerLoop(Generic[StartedT, ComputedT]):
         if time.monotonic() - min(work.taken_at for work in batch) < CONFIRM_AFTER_S:
             return batch
         confirmed = self._patiently(lambda: self._consumer.confirm([work.taken for work in batch]))
+        self._metrics.dropped(len(batch) - len(confirmed))
         still_wanted = {taken.job_id for taken in confirmed}
         return [work for work in batch if work.taken.job_id in still_wanted]
 
@@ -266,17 +293,30 @@ class WorkerLoop(Generic[StartedT, ComputedT]):
         queue_us = [work.queue_us(computed.began_at) for work in running.batch]
         answers = self._engine.answers(computed, queue_us)
         pairs = [(work.taken, answer) for work, answer in zip(running.batch, answers, strict=True)]
+        sending_at = time.monotonic()
         num_ended = self._patiently(lambda: self._consumer.finish(pairs), last_words_s=LAST_WORDS_S)
+        sent_at = time.monotonic()
         cost = sum(work.taken.cost for work in running.batch) - cost_saved(running.batch)
         fill = cost / self._budget
         self._pace.ended(
             sum(work.taken.tokens for work in running.batch),
             fill=fill,
             taken_at=min(work.taken_at for work in running.batch),
-            now=time.monotonic(),
+            now=sent_at,
         )
-        self._metrics.ran(seconds=computed.compute_us / 1e6, fill=fill)
+        self._on_ended(
+            Ended(
+                answered=pairs,
+                began_at=computed.began_at,
+                compute_us=computed.compute_us,
+                sending_at=sending_at,
+                sent_at=sent_at,
+                fill=fill,
+            )
+        )
+        self._metrics.ran(seconds=computed.compute_us / 1e6, fill=fill, queue_us=queue_us)
         self._metrics.answered(answers)
+        self._metrics.unwanted(len(pairs) - num_ended)
         log.debug("batch", num_jobs=len(pairs), num_ended=num_ended, cost=cost, compute_us=computed.compute_us)
 
     def _patiently(self, call: Callable[[], T], *, last_words_s: float = 0.0) -> T:

@@ -15,11 +15,11 @@ from typing import Any, Literal
 
 import torch
 from pydantic import ByteSize, Field
-from pydantic_settings import CliPositionalArg
+from pydantic_settings import SettingsConfigDict
 from safetensors.torch import save_file
 from torch import Tensor
 
-from runtime.settings import Settings
+from runtime.settings import Positional, Settings
 from worker.model.files import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, WEIGHTS_INDEX_FILE
 from worker.model.pipeline import MODULES_FILE, PROMPTS_FILE, WEB_SEARCH_INSTRUCTION
 from worker.model.shapes import PUBLISHED_SHAPES, Shape
@@ -52,7 +52,9 @@ _SMALL = Shape()
 class CheckpointSettings(Settings):
     """Write a Qwen3 checkpoint with seeded random weights."""
 
-    out: CliPositionalArg[Path] = Field(description="Folder to make; it must not exist or be empty.")
+    model_config = SettingsConfigDict(cli_prog_name="qwen3-make-checkpoint")
+
+    out: Positional[Path] = Field(description="Folder to make; it must not exist or be empty.")
     task: Literal["embedding", "rerank"] = Field("embedding", description="What the checkpoint is for.")
     seed: int = Field(0, description="The same seed and shape give the same weights.")
     like: Literal["0.6B", "4B", "8B"] | None = Field(None, description="A published model's shape (1.2, 8, 15 GB).")

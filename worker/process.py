@@ -18,21 +18,26 @@ from jobqueue.consumer import Consumer
 from jobqueue.errors import QueueAwayError
 from jobqueue.keys import check_queue_name
 from runtime.errors import SettingError
+from runtime.http import Pulse, Watched, watching_port
+from runtime.metrics import BuildInfo, new_registry
 from runtime.ready import say_ready
+from runtime.tracing import tracing
 from worker.config import WorkerSettings
 from worker.engine import OPERATIONS, Engine
 from worker.heartbeat import Heartbeat
 from worker.loop import WorkerLoop
-from worker.metrics import WorkerMetrics, serve_metrics
+from worker.metrics import WorkerMetrics
 from worker.model.checkpoint import Checkpoint, ModelTask, resolve_checkpoint
 from worker.placement import Placement
 from worker.runner import ModelRunner
 from worker.runner_metrics import RunnerCollector
 from worker.runners import MIB, make_runner
+from worker.tracing import batch_tracing
 from worker.warmup import check_longest_input, find_budget, reserved, warm_up
 
 BEATS_PER_LEASE = 3
 RECONNECT_S = 1.0
+HUNG_AFTER_S = 60.0  # of silence of the heartbeat, which waits for each of several servers that are away
 CPU_BATCH_TOKENS = 4_096
 CUDA_BATCH_TOKENS = 32_768
 LEAST_CORES_TO_SPARE = 4
@@ -45,30 +50,65 @@ def work(settings: WorkerSettings, stopping: threading.Event, working: threading
 
     Raises CheckpointError, SettingError or UnsuitableServerError for what cannot be served or used.
     """
+    registry, pulse = new_registry(), Pulse(limit_s=HUNG_AFTER_S + settings.lease_s)
+    registry.register(BuildInfo())
+    watched = Watched(metrics=registry, hung=pulse.problem, unready=lambda: _unready(stopping, working))
+    with watching_port(settings.http_listen, watched):
+        _work(settings, stopping, working, registry, pulse)
+
+
+def _work(
+    settings: WorkerSettings,
+    stopping: threading.Event,
+    working: threading.Event,
+    registry: CollectorRegistry,
+    pulse: Pulse,
+) -> None:
     redis = connect(settings.redis)
     if not _await_redis(redis, stopping):
         return
     placement = Placement.choose(settings.device, settings.dtype)
     torch.set_num_threads(settings.threads or _default_threads(torch.get_num_threads()))
-    task = None if settings.task is None else ModelTask(settings.task)
-    checkpoint = resolve_checkpoint(
-        settings.model,
-        task=task,
-        name=settings.name,
-        revision=settings.revision,
-        any_forward=settings.engine != "packed",
-    )
+    checkpoint = _checkpoint(settings)
     announcement = _announcement(checkpoint, settings, placement)
     consumer = _join(redis, announcement, settings)
     interval_s = settings.lease_s / BEATS_PER_LEASE
-    with Heartbeat(redis, consumer, announcement, checkpoint.tokenizer_json, interval_s=interval_s) as heartbeat:
+    with (
+        tracing(settings.otlp_endpoint, service="qwen3-worker") as tracer,
+        Heartbeat(
+            redis, consumer, announcement, checkpoint.tokenizer_json, interval_s=interval_s, beating=pulse.beat
+        ) as heartbeat,
+    ):
         _limit_device_memory(placement, settings.device_memory_share)
-        loaded = _load(checkpoint, announcement, settings, placement)
-        loop = WorkerLoop(consumer, loaded.engine, loaded.metrics, budget=loaded.budget, stopping=stopping)
+        loaded = _load(checkpoint, announcement, settings, placement, registry)
+        loop = WorkerLoop(
+            consumer,
+            loaded.engine,
+            loaded.metrics,
+            budget=loaded.budget,
+            stopping=stopping,
+            on_ended=batch_tracing(tracer, announcement),
+        )
         heartbeat.loaded(is_hung=lambda: loop.batch_age_s() > settings.max_batch_s, tokens_per_s=loop.tokens_per_s)
         working.set()
         say_ready(f"{checkpoint.model_id} {checkpoint.task}")
         loop.run()
+
+
+def _unready(stopping: threading.Event, working: threading.Event) -> str | None:
+    if stopping.is_set():
+        return "stopping"
+    return None if working.is_set() else "loading"
+
+
+def _checkpoint(settings: WorkerSettings) -> Checkpoint:
+    return resolve_checkpoint(
+        settings.model,
+        task=None if settings.task is None else ModelTask(settings.task),
+        name=settings.name,
+        revision=settings.revision,
+        any_forward=settings.engine != "packed",
+    )
 
 
 def _join(redis: SyncRedis, announcement: Announcement, settings: WorkerSettings) -> Consumer:
@@ -96,14 +136,19 @@ class _Loaded:
 
 
 def _load(
-    checkpoint: Checkpoint, announcement: Announcement, settings: WorkerSettings, placement: Placement
+    checkpoint: Checkpoint,
+    announcement: Announcement,
+    settings: WorkerSettings,
+    placement: Placement,
+    registry: CollectorRegistry,
 ) -> _Loaded:
     started_at = time.monotonic()
     runner = make_runner(checkpoint, placement, settings)
     engine = Engine(checkpoint, runner, max_input_tokens=announcement.max_input_tokens)
     loaded_at = time.monotonic()
     budget = _warm_up(runner, checkpoint, settings, placement, announcement.max_input_tokens)
-    metrics = _metrics(runner, announcement, placement, settings.metrics_listen)
+    registry.register(RunnerCollector(runner, announcement, placement))
+    metrics = WorkerMetrics(registry, announcement.model_id)
     # What is alive now lives as long as the process: no collection need look at it again.
     gc.collect()
     gc.freeze()
@@ -187,17 +232,6 @@ def _warm_up(
 def _cache_bytes(settings: WorkerSettings) -> int:
     """What the prefix cache takes at most: twice its size for a moment, while prefixes are added to a full one."""
     return 2 * settings.prefix_cache_mib * MIB if settings.engine == "packed" else 0
-
-
-def _metrics(
-    runner: ModelRunner, announcement: Announcement, placement: Placement, address: str | None
-) -> WorkerMetrics:
-    registry = CollectorRegistry()
-    registry.register(RunnerCollector(runner, announcement, placement))
-    metrics = WorkerMetrics(registry, announcement.model_id)
-    if address is not None:
-        serve_metrics(registry, address)
-    return metrics
 
 
 def _limit_device_memory(placement: Placement, share: float) -> None:

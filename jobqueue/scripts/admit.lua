@@ -10,7 +10,7 @@
 --       7 most that interactive work waits, ms  8 most tokens ahead of interactive work while the pace is unknown
 --       then per call: lane, ttl of its jobs in ms, the caller's request id, tenant or nothing, 1 to admit without a
 --       worker, 1 to admit what was admitted before and lost whatever the limits, 1 for one that was refused and has
---       come back, number of jobs
+--       come back, trace context or nothing, number of jobs
 --       and per job of it: tokens, cost, job id, payload
 -- Returns per call {1, entry id...}, or {0, tokens in the queue, jobs in the queue, ms until it is worth another try}
 --         where there is no room, or {-1} where there is no worker, or {-2} where the queue is being drained.
@@ -19,7 +19,7 @@ local gateway, replies_lifetime_s = ARGV[1], ARGV[2]
 local MOST = {hi = {tokens = tonumber(ARGV[3]), jobs = tonumber(ARGV[4])},
               lo = {tokens = tonumber(ARGV[5]), jobs = tonumber(ARGV[6])}}
 local max_wait_s, unmeasured_tokens = tonumber(ARGV[7]) / 1000, tonumber(ARGV[8])
-local FIRST_CALL, CALL_FIELDS, JOB_FIELDS = 9, 8, 4
+local FIRST_CALL, CALL_FIELDS, JOB_FIELDS = 9, 9, 4
 local HI_SHARE = 3 / 4  -- of the takes; every fourth begins with the low lane
 local PLANNED_SHARE = 0.9  -- of the wait that is allowed: the pace is an estimate
 local NEW_SHARE = 0.8  -- of the room, while some who were refused have been told to come back
@@ -47,7 +47,7 @@ end
 local function read_call(at)
   local call = {lane = ARGV[at], ttl_ms = ARGV[at + 1], request_id = ARGV[at + 2], tenant = ARGV[at + 3],
                 wakeable = ARGV[at + 4] == '1', again = ARGV[at + 5] == '1', is_retry = ARGV[at + 6] == '1',
-                jobs = tonumber(ARGV[at + 7]), tokens = 0, first_job = at + CALL_FIELDS}
+                trace = ARGV[at + 7], jobs = tonumber(ARGV[at + 8]), tokens = 0, first_job = at + CALL_FIELDS}
   for i = call.first_job, call.first_job + (call.jobs - 1) * JOB_FIELDS, JOB_FIELDS do
     call.tokens = call.tokens + tonumber(ARGV[i])
   end
@@ -100,10 +100,11 @@ end
 
 local function add(call)
   local reply = {1}
+  local trace = call.trace ~= '' and {'trace', call.trace} or {}
   for i = call.first_job, call.first_job + (call.jobs - 1) * JOB_FIELDS, JOB_FIELDS do
     reply[#reply + 1] = redis.call('XADD', STREAMS[call.lane], '*', 'tokens', ARGV[i], 'cost', ARGV[i + 1],
       'ttl_ms', call.ttl_ms, 'gateway', gateway, 'tenant', call.tenant, 'job_id', ARGV[i + 2],
-      'request_id', call.request_id, 'payload', ARGV[i + 3])
+      'request_id', call.request_id, 'payload', ARGV[i + 3], unpack(trace))
   end
   for _, counts in ipairs({depth[call.lane], added[call.lane]}) do
     counts.tokens, counts.jobs = counts.tokens + call.tokens, counts.jobs + call.jobs

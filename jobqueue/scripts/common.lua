@@ -1,6 +1,6 @@
 -- Put in front of every script. Those of a queue take the same keys, so that a cluster checks, before anything is
--- written, that every one of them is on this server (`announce` and `models` have a key of their own, and use of this
--- only the time):
+-- written, that every one of them is on this server (`announce`, `models`, `spend` and `cache` have keys of their own,
+-- and use only what needs none):
 --
 -- KEYS  1 hi stream  2 lo stream  3 depth  4 tenants  5 control  6 rates  7 workers  8 loading  9 dead letters
 --       10 the gateway's reply stream, where the script has one

@@ -87,7 +87,7 @@ def value_of(metrics: str, name: str) -> float:
 def test_metrics_tell_what_computes_and_what_sharing_and_the_cache_saved(server, embedding_checkpoint, free_tcp_port):
     address = f"127.0.0.1:{free_tcp_port}"
     with (
-        worker(server, embedding_checkpoint, "--metrics-listen", address, "--name", "m", "--revision", "7"),
+        worker(server, embedding_checkpoint, "--http-listen", address, "--name", "m", "--revision", "7"),
         gateway(server) as (_, gateway_address),
     ):
         before = scrape(address)
@@ -115,7 +115,7 @@ def test_metrics_tell_what_computes_and_what_sharing_and_the_cache_saved(server,
 def test_without_a_prefix_cache_nothing_is_kept(server, embedding_checkpoint, free_tcp_port):
     address = f"127.0.0.1:{free_tcp_port}"
     with (
-        worker(server, embedding_checkpoint, "--metrics-listen", address, "--prefix-cache-mib", "0"),
+        worker(server, embedding_checkpoint, "--http-listen", address, "--prefix-cache-mib", "0"),
         gateway(server) as (_, gateway_address),
     ):
         stubs = Stubs(gateway_address)

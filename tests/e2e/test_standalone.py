@@ -4,10 +4,12 @@ import signal
 import time
 from collections.abc import Iterator
 
+import grpc
 import psutil
 import pytest
 
 from qwen3.inference.v1 import embedding_pb2
+from tests.support.certificates import Authority, TlsFiles, channel_credentials
 from tests.support.processes import Process, running
 from tests.support.wire import Stubs, unpack
 
@@ -55,6 +57,24 @@ def test_sigterm_leaves_no_process_behind(embedding_checkpoint):
         assert process.stop() == 0
         _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
+
+
+def test_the_gateways_tls_and_access_control_come_from_the_environment(embedding_checkpoint, tmp_path):
+    servers, clients = Authority(), Authority()
+    tls = TlsFiles.written(tmp_path, servers.server(), clients.pem)
+    variables = {
+        "QWEN3_TLS_CERT": str(tls.cert),
+        "QWEN3_TLS_KEY": str(tls.key),
+        "QWEN3_TLS_CLIENT_CA": str(tls.client_ca),
+        "QWEN3_ACCESS_TOML": '[tenants.a]\nmodels = ["*"]\ncertificate_dns_names = ["a.internal"]',
+        "QWEN3_OPEN_SERVICES": "",
+    }
+    with running("standalone", str(embedding_checkpoint), "--listen", "0.0.0.0:0", env=variables) as process:
+        address = process.ready().replace("0.0.0.0", "127.0.0.1")
+        credentials = channel_credentials(servers.pem, clients.named("a.internal"))
+        with grpc.secure_channel(address, credentials) as channel:
+            assert len(Stubs(address, channel).embed(["text"]).embeddings) == 1
+        assert process.stop() == 0
 
 
 def test_kill_9_leaves_no_process_behind(embedding_checkpoint):

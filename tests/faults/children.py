@@ -42,7 +42,7 @@ class Child:
         self, command: Sequence[str], *, folder: Path, name: str, env: Mapping[str, str] | None = None
     ) -> None:
         self._out, self.log = folder / f"{name}.out", folder / f"{name}.log"
-        tether = [sys.executable, "-m", "standalone.tether", str(os.getpid())]
+        tether = [sys.executable, "-m", "runtime.tether", str(os.getpid())]
         with self._out.open("wb") as out, self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*tether, *command],

@@ -94,12 +94,6 @@ def test_an_unknown_method_is_unimplemented(stubs, method):
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_the_stream_is_unimplemented_and_says_why(stubs):
-    stream = [embedding_pb2.EmbedStreamRequest(config=embedding_pb2.EmbedConfig())]
-    found = refused(lambda: list(stubs.embedding.EmbedStream(iter(stream), timeout=TIMEOUT_S)))
-    assert (found.code, found.reason) == (grpc.StatusCode.UNIMPLEMENTED, "UNIMPLEMENTED")
-
-
 def test_requests_larger_than_the_librarys_default_arrive(stubs):
     message = embedding_pb2.EmbedRequest(inputs=["x" * 20_000_000], request_id="\n")
     assert refused(stubs.embedding.Embed, message, timeout=TIMEOUT_S).field == "request_id"

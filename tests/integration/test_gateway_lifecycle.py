@@ -189,6 +189,7 @@ def test_a_stop_finishes_calls_in_flight_and_refuses_new_ones(redis_url, worker,
         eventually(lambda: worker.num_queued() == 1)
         process.signal(number)
         assert next(watch).status == NOT_SERVING
+        assert list(watch) == []  # it ends when connections are closed for new calls
         with pytest.raises(grpc.RpcError) as caught:
             stubs.embed(["text"])
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
@@ -196,6 +197,20 @@ def test_a_stop_finishes_calls_in_flight_and_refuses_new_ones(redis_url, worker,
         worker.release()
         assert len(call.result().embeddings) == 1
         assert process.wait() == 0
+
+
+def test_a_lame_duck_says_that_it_is_not_serving_and_serves(redis_url, shared_worker):
+    with serving(redis_url, "--lame-duck-s", "300") as (process, stubs):
+        process.signal(signal.SIGTERM)
+        eventually(lambda: health(stubs) == NOT_SERVING)
+        assert len(stubs.embed(["text"]).embeddings) == 1
+
+
+def test_sighup_does_not_end_a_process_that_is_alone(redis_url, shared_worker):
+    with serving(redis_url) as (process, stubs):
+        process.signal(signal.SIGHUP)
+        eventually(lambda: "SIGHUP is ignored" in process.log)
+        assert len(stubs.embed(["text"]).embeddings) == 1
 
 
 def test_calls_that_outlast_the_grace_are_ended_and_leave_the_queue(redis_url, worker):

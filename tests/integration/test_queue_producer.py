@@ -12,6 +12,7 @@ from jobqueue.errors import CallTooLargeError, JobFailedError, NoWorkerError, Qu
 from jobqueue.keys import QueueKeys
 from jobqueue.lanes import Lane
 from jobqueue.messages import DecodeError, Failure, FailureReason, Job, decode_job
+from jobqueue.pipeline import Pipeline
 from tests.support.queues import (
     Depth,
     WorkerDouble,
@@ -336,3 +337,20 @@ async def test_a_reader_that_nobody_waits_on_ends_and_another_begins(queue, any_
             await asyncio.wait_for(asyncio.gather(*readers), 5)
             second = await producer.submit(submission(queue.name, job_of(3), deadline=soon()))
         assert (first.num_rows, second.num_rows) == (1, 1)
+
+
+async def test_a_call_cancelled_at_the_moment_of_its_admission_leaves_the_queue(queue, any_redis_url, monkeypatch):
+    outcomes_of = Pipeline._outcomes
+
+    async def cancel_when_replied(pipeline, groups):
+        outcomes = await outcomes_of(pipeline, groups)
+        if groups[0][0].name == "admit":
+            call.cancel()
+        return outcomes
+
+    monkeypatch.setattr(Pipeline, "_outcomes", cancel_when_replied)
+    async with producer_at(any_redis_url) as producer:
+        call = asyncio.create_task(producer.submit(submission(queue.name, job_of(4), deadline=soon())))
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await until(lambda: queue.check_depth() == Depth(tokens=0, jobs=0))

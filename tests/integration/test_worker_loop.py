@@ -14,7 +14,7 @@ from jobqueue.cost import sequence_cost
 from jobqueue.messages import Failure, FailureReason, Job, Operation
 from tests.support.queues import echo, own_queue, producer_at, submission, wait_for
 from worker.engine import Computed, Started
-from worker.loop import WorkerLoop
+from worker.loop import CONFIRM_AFTER_S, WorkerLoop
 from worker.metrics import WorkerMetrics
 
 PREFIX = array("i", range(50))
@@ -133,6 +133,52 @@ async def test_jobs_that_fail_are_counted_by_reason_whether_they_ran_or_not(queu
     for reason in ("INVALID_JOB", "OUT_OF_MEMORY"):
         labels = {"model": "m", "reason": reason}
         assert worker.metrics.get_sample_value("qwen3_job_failures_total", labels) == 1
+
+
+def value(worker, name: str) -> float:
+    return worker.metrics.get_sample_value(name, {"model": "m"})
+
+
+def test_what_is_held_and_for_how_long_is_shown_as_it_is(queue):
+    engine = NotingEngine()
+    with running(queue, engine, budget=5) as worker:
+        assert value(worker, "qwen3_batches_held") == value(worker, "qwen3_batch_age_seconds") == 0
+        queue.admit(5, 5, 5)
+        wait_for(lambda: value(worker, "qwen3_batches_held") == 2)
+        wait_for(lambda: value(worker, "qwen3_batch_age_seconds") > 0)
+        engine.may_run.set()
+        wait_for(lambda: len(queue.answers()) == 3)
+        wait_for(lambda: value(worker, "qwen3_batches_held") == 0)
+        assert value(worker, "qwen3_worker_tokens_per_second") > 0
+        assert value(worker, "qwen3_job_queue_seconds_count") == 3
+        assert value(worker, "qwen3_job_queue_seconds_sum") > 0
+
+
+def test_jobs_that_are_given_up_count_as_dropped_before_they_run_and_as_unwanted_after(queue):
+    engine = NotingEngine()
+    with running(queue, engine, budget=5) as worker:
+        running_id, waiting_id = queue.admit(5, 5)
+        wait_for(lambda: value(worker, "qwen3_batches_held") == 2)
+        queue.cancel(running_id, 5)
+        queue.cancel(waiting_id, 5)
+        time.sleep(2 * CONFIRM_AFTER_S)  # a batch that was taken this moment is not asked about
+        engine.may_run.set()
+        wait_for(lambda: value(worker, "qwen3_batches_held") == 0)
+        assert value(worker, "qwen3_answers_unwanted_total") == value(worker, "qwen3_jobs_dropped_total") == 1
+    assert engine.batches == [1]
+
+
+def test_jobs_of_a_dead_worker_count_as_redelivered(queue):
+    dead = queue.dead_consumer("dead")
+    queue.admit(5)
+    dead.take(budget=5, num_held=0)
+    queue.admit(6)
+    queue.consumer("living").reap()
+    engine = NotingEngine()
+    engine.may_run.set()
+    with running(queue, engine, budget=60) as worker:
+        wait_for(lambda: len(queue.answers()) == 2)
+        assert value(worker, "qwen3_jobs_redelivered_total") == 1
 
 
 async def test_a_batch_in_flight_is_answered_by_a_worker_that_is_told_to_stop(queue, any_redis_url):

@@ -155,11 +155,12 @@ class OwnQueue:
         again: bool = False,
         is_retry: bool = False,
         tenant: str = "",
+        trace: str = "",
         unmeasured_tokens: int = NO_LIMIT,
     ) -> list:
         """The admit script's reply."""
         most = [max_tokens, max_jobs, max_tokens, max_jobs, MAX_WAIT_MS, unmeasured_tokens]
-        call = [lane.key, ttl_ms, request_id, tenant, int(wakeable), int(again), int(is_retry), len(sizes)]
+        call = [lane.key, ttl_ms, request_id, tenant, int(wakeable), int(again), int(is_retry), trace, len(sizes)]
         for size in sizes:
             call += [size, size, os.urandom(16), encode_job(job_of(size))]
         (reply,) = self._run("admit", gateway, [gateway, REPLIES_TTL_S, *most, *call])

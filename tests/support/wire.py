@@ -19,10 +19,10 @@ TIMEOUT_S = 60
 
 
 class Stubs:
-    """All services of one address."""
+    """All services of one address, over a plaintext channel unless one is given."""
 
-    def __init__(self, address: str) -> None:
-        self.channel = grpc.insecure_channel(address)
+    def __init__(self, address: str, channel: grpc.Channel | None = None) -> None:
+        self.channel = channel or grpc.insecure_channel(address)
         self.embedding = embedding_pb2_grpc.EmbeddingServiceStub(self.channel)
         self.rerank = rerank_pb2_grpc.RerankServiceStub(self.channel)
         self.tokenizer = tokenizer_pb2_grpc.TokenizerServiceStub(self.channel)

@@ -80,4 +80,4 @@ def catalog(served, catalog_of) -> Catalog:
 
 @pytest.fixture(scope="session")
 def limits() -> Limits:
-    return Limits(max_embed_inputs=8, max_rerank_documents=10, max_text_bytes=1_000_000)
+    return Limits(max_embed_inputs=8, max_rerank_documents=10, max_text_bytes=1_000_000, max_request_tokens=1_000_000)

@@ -98,7 +98,9 @@ def message_of(model, catalog, limits):
 
 def test_a_model_is_told_as_it_was_announced(served, catalog_of):
     model = served("m", Operation.EMBED, Liveness.LOADING, native_dimensions=1024, max_input_tokens=32768)
-    limits = Limits(max_embed_inputs=256, max_rerank_documents=1000, max_text_bytes=1_000_000)
+    limits = Limits(
+        max_embed_inputs=256, max_rerank_documents=1000, max_text_bytes=1_000_000, max_request_tokens=1_000_000
+    )
     found = message_of(model, catalog_of(model), limits)
     assert (found.id, found.revision, found.task) == ("m", "r1", model_pb2.MODEL_TASK_EMBEDDING)
     assert found.state == model_pb2.MODEL_STATE_LOADING
@@ -110,7 +112,9 @@ def test_a_model_is_told_as_it_was_announced(served, catalog_of):
 
 def test_a_reranker_is_told_without_what_only_vectors_have(served, catalog_of):
     model = served("m", Operation.RERANK, Liveness.ABSENT)
-    limits = Limits(max_embed_inputs=256, max_rerank_documents=1000, max_text_bytes=1_000_000)
+    limits = Limits(
+        max_embed_inputs=256, max_rerank_documents=1000, max_text_bytes=1_000_000, max_request_tokens=1_000_000
+    )
     found = message_of(model, catalog_of(model, served("other", Operation.RERANK)), limits)
     assert (found.task, found.state) == (model_pb2.MODEL_TASK_RERANK, model_pb2.MODEL_STATE_UNAVAILABLE)
     assert (found.native_dimensions, found.min_dimensions, list(found.encodings)) == (0, 0, [])
@@ -121,6 +125,8 @@ def test_a_reranker_is_told_without_what_only_vectors_have(served, catalog_of):
 def test_a_wide_model_tells_how_many_of_its_vectors_fit(served, catalog_of):
     model = served("m", Operation.EMBED, native_dimensions=4096)
     found = message_of(
-        model, catalog_of(model), Limits(max_embed_inputs=256, max_rerank_documents=1, max_text_bytes=1_000_000)
+        model,
+        catalog_of(model),
+        Limits(max_embed_inputs=256, max_rerank_documents=1, max_text_bytes=1_000_000, max_request_tokens=1_000_000),
     )
     assert found.max_batch_inputs == 251

@@ -210,6 +210,7 @@ def test_with_several_models_a_setting_says_which(embed, rerank, served, catalog
         max_embed_inputs=8,
         max_rerank_documents=8,
         max_text_bytes=1_000_000,
+        max_request_tokens=1_000_000,
         default_embedding_model="EMBED2",
         default_rerank_model="RERANK1",
     )
@@ -220,7 +221,11 @@ def test_with_several_models_a_setting_says_which(embed, rerank, served, catalog
 @pytest.mark.parametrize("ids", [[], ["a"], ["a", "b"]])
 def test_a_set_default_that_is_not_served_is_unavailable(embed, served, catalog_of, ids):
     limits = Limits(
-        max_embed_inputs=8, max_rerank_documents=8, max_text_bytes=1_000_000, default_embedding_model="gone"
+        max_embed_inputs=8,
+        max_rerank_documents=8,
+        max_text_bytes=1_000_000,
+        max_request_tokens=1_000_000,
+        default_embedding_model="gone",
     )
     models = catalog_of(*(served(id_, Operation.EMBED) for id_ in ids))
     error = refused(embed, in_catalog=models, under=limits)
@@ -346,7 +351,9 @@ def test_documents_that_pass_fit_the_default_limit_of_clients(limits, rerank):
 @pytest.mark.parametrize("dimensions", [32, 33, 64, 1000, 1024, 2560, 4096])
 def test_a_full_reply_of_every_encoding_fits_the_default_limit_of_clients(encoding, dimensions):
     most = max_vectors(
-        Limits(max_embed_inputs=10**9, max_rerank_documents=1, max_text_bytes=1_000_000), dimensions, encoding
+        Limits(max_embed_inputs=10**9, max_rerank_documents=1, max_text_bytes=1_000_000, max_request_tokens=1_000_000),
+        dimensions,
+        encoding,
     )
     reply = embedding_pb2.EmbedResponse(
         embeddings=[largest_embedding(encoding, dimensions)] * most,
@@ -372,7 +379,9 @@ def largest_embedding(encoding, dimensions):
 
 def test_fewer_vectors_fit_where_they_are_wide(embed, served, catalog_of):
     wide = catalog_of(served("wide", Operation.EMBED, native_dimensions=4096))
-    limits = Limits(max_embed_inputs=300, max_rerank_documents=1, max_text_bytes=1_000_000)
+    limits = Limits(
+        max_embed_inputs=300, max_rerank_documents=1, max_text_bytes=1_000_000, max_request_tokens=1_000_000
+    )
     error = refused(embed, ["a"] * 300, in_catalog=wide, under=limits)
     assert "300 where 251 fit" in error.message
     assert embed(["a"] * 300, in_catalog=wide, under=limits, encoding=embedding_pb2.VECTOR_ENCODING_FLOAT16)

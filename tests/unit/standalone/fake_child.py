@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-from concurrent import futures
 from pathlib import Path
 
 MODEL = "Test/Model"
@@ -25,10 +24,12 @@ def main():
         note(f"grandchild {subprocess.Popen(['sleep', '600']).pid}")
     if "dies-before-ready" in ways or ("dies-before-second-ready" in ways and note.times("started") > 1):
         sys.exit("out of luck")
-    words = f"127.0.0.1:{serve_health()}" if role == "gateway" else f"{MODEL} embedding"
+    if "never-ready" in ways:
+        terminated.wait()
+    words = "127.0.0.1:50051" if role == "gateway" else f"{MODEL} embedding"
+    note("ready")
     sys.stdout.write(f"ready {words}\n")
     sys.stdout.flush()
-    note("ready")
     if "dies-after-ready" in ways or ("dies-once" in ways and note.times("started") == 1):
         sys.exit("bad luck")
     while not terminated.wait(0.05):
@@ -49,20 +50,6 @@ class Notes:
 
     def times(self, event):
         return self.file.read_text().count(f"{self.role} {event} ")
-
-
-def serve_health():
-    import grpc  # noqa: PLC0415 - the workers start faster without
-    from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # noqa: PLC0415
-
-    server = grpc.server(futures.ThreadPoolExecutor(2))
-    servicer = health.HealthServicer()
-    servicer.set(f"model:{MODEL}", health_pb2.HealthCheckResponse.SERVING)
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    globals()["server"] = server  # kept: grpc stops a server that nobody holds
-    return port
 
 
 if __name__ == "__main__":

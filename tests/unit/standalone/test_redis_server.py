@@ -7,9 +7,9 @@ import psutil
 import pytest
 import redis
 
+from runtime.children import StopRequest
+from runtime.errors import ServiceError
 from standalone import redis_server
-from standalone.children import StopRequest
-from standalone.errors import ServiceError
 from standalone.redis_server import find_redis_server, private_redis
 
 

@@ -109,7 +109,7 @@ def test_a_second_signal_kills_at_once(serve):
 
 
 def test_a_signal_before_ready_ends_everything(serve):
-    service = serve()
+    service = serve(gateway_ways="never-ready")
     service.until("gateway started")
     service.process.send_signal(signal.SIGTERM)
     out, _err = service.process.communicate(timeout=60)

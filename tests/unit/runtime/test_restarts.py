@@ -1,6 +1,6 @@
 import pytest
 
-from standalone.restarts import RestartPolicy
+from runtime.restarts import RestartPolicy
 
 POLICY = RestartPolicy()
 

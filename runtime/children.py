@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import structlog
 
-from standalone.errors import ServiceError
+from runtime.errors import ServiceError
 
 _log = structlog.get_logger()
 
@@ -19,7 +19,6 @@ _READY = b"ready "
 _NUM_LAST_LINES = 20
 _TAIL_BYTES = 16 * 1024
 _CHUNK_BYTES = 64 * 1024
-_ONE_MODELS_VARIABLES = frozenset({"QWEN3_MODEL", "QWEN3_NAME", "QWEN3_REVISION", "QWEN3_TASK"})
 
 
 @dataclass(slots=True)
@@ -66,16 +65,16 @@ class Child:
 
     @classmethod
     async def start(cls, program: Program, environment: Mapping[str, str]) -> Self:
-        """Start it with `environment` added to ours. Nothing is awaited once the process exists."""
+        """Start it with `environment` as the whole of its own. Nothing is awaited once the process exists."""
         stdout, stdout_fd = await _pipe()
         stderr, stderr_fd = await _pipe()
         try:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "standalone.tether", str(os.getpid()), *program.command),
+                *(sys.executable, "-m", "runtime.tether", str(os.getpid()), *program.command),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=stdout_fd,
                 stderr=stderr_fd,
-                env={**_inherited(), **environment},
+                env=environment,
                 start_new_session=True,
             )
         finally:
@@ -148,11 +147,6 @@ class Child:
             return
         sys.stderr.buffer.write(output)
         sys.stderr.buffer.flush()
-
-
-def _inherited() -> dict[str, str]:
-    """Our environment without what names one model: set for all workers, it would make them one."""
-    return {name: value for name, value in os.environ.items() if name not in _ONE_MODELS_VARIABLES}
 
 
 async def _pipe() -> tuple[asyncio.StreamReader, int]:

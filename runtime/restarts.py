@@ -1,4 +1,4 @@
-"""Whether a dead worker is started again, and when. Decides only: no clock, no process."""
+"""Whether a dead child is started again, and when. Decides only: no clock, no process."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -7,8 +7,8 @@ import sys
 import psutil
 import pytest
 
-from standalone.children import Child, Program, StopRequest
-from standalone.errors import ServiceError
+from runtime.children import Child, Program, StopRequest
+from runtime.errors import ServiceError
 
 
 def python(code):
@@ -20,7 +20,7 @@ async def start():
     children = []
 
     async def start(code, **environment):
-        children.append(await Child.start(python(code), environment))
+        children.append(await Child.start(python(code), os.environ | environment))
         return children[-1]
 
     yield start

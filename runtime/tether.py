@@ -1,4 +1,4 @@
-"""`python -m standalone.tether PARENT_PID COMMAND...`: become COMMAND, and die with the parent.
+"""`python -m runtime.tether PARENT_PID COMMAND...`: become COMMAND, and die with the parent.
 
 A supervisor killed with SIGKILL cannot stop its children, so the kernel is asked to. A program of its own, since code
 between fork and exec (preexec_fn) can hang in a process with threads.

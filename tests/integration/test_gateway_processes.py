@@ -1,0 +1,171 @@
+"""Several processes under one parent: one address, one life."""
+
+import contextlib
+import json
+import signal
+import socket
+
+import grpc
+import psutil
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from qwen3.inference.v1 import embedding_pb2
+from tests.support.echo import EchoWorker, eventually
+from tests.support.load import Load
+from tests.support.processes import gateway, running
+from tests.support.redis_servers import embedded_binary, redis_server
+from tests.support.wire import TIMEOUT_S, Stubs
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+
+
+@pytest.fixture(scope="module")
+def redis_url():
+    with redis_server(embedded_binary()) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def shared_worker(redis_url):
+    with EchoWorker(redis_url, "emb") as worker:
+        yield worker
+
+
+@pytest.fixture
+def worker(shared_worker):
+    yield shared_worker
+    shared_worker.release()
+
+
+def children_of(process) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children()
+
+
+def is_gone(process: psutil.Process) -> bool:
+    """A container may have nobody to reap orphans."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.status() == psutil.STATUS_ZOMBIE
+    return True
+
+
+def serving_pids(process) -> set[int]:
+    """Of those who have written a line about a call."""
+    lines = [json.loads(line) for line in process.log.splitlines()]
+    return {int(line["pid"]) for line in lines if line["event"] == "call"}
+
+
+@contextlib.contextmanager
+def stubs(address: str):
+    found = Stubs(address)
+    yield found
+    found.channel.close()
+
+
+def test_all_processes_serve_on_one_address(redis_url, worker):
+    with gateway(redis_url, "--processes", "3") as (process, address):
+        pids = {child.pid for child in children_of(process)}
+        assert len(pids) == 3
+        while serving_pids(process) < pids:  # each connection is the kernel's choice
+            with Load(address, num_channels=4) as load:
+                load.more(8)
+            assert set(load.codes) == {"OK"}
+        assert process.stop() == 0
+
+
+def test_a_process_that_dies_is_started_again(redis_url, worker):
+    with gateway(redis_url, "--processes", "2") as (process, address), Load(address) as load:
+        load.more()
+        victim, other = children_of(process)
+        victim.kill()
+        eventually(lambda: len(children_of(process)) == 2 and victim.pid not in {c.pid for c in children_of(process)})
+        load.more()
+        assert other.is_running()
+    assert set(load.codes) == {"OK"}  # those that it took with it were tried again
+
+
+def test_sighup_replaces_all_processes(redis_url, worker):
+    with gateway(redis_url, "--processes", "2") as (process, address), stubs(address) as client:
+        before = set(children_of(process))
+        process.signal(signal.SIGHUP)
+        eventually(lambda: '"restarted"' in process.log)
+        assert len(children_of(process)) == 2
+        assert not before & set(children_of(process))
+        assert len(client.embed(["text"]).embeddings) == 1
+
+
+def test_what_does_not_come_up_replaces_nothing(redis_url, worker, tmp_path):
+    access = tmp_path / "access.toml"
+    access.write_text('[tenants.somebody]\nmodels = ["*"]\n')
+    options = ["--access", str(access), "--processes", "2"]
+    with gateway(redis_url, *options) as (process, address), stubs(address) as client:
+        before = set(children_of(process))
+        access.write_text("not TOML")
+        process.signal(signal.SIGHUP)
+        eventually(lambda: '"not restarted"' in process.log)
+        assert set(children_of(process)) == before
+        health = health_pb2_grpc.HealthStub(client.channel)
+        assert health.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_S).status == SERVING
+
+
+@pytest.mark.parametrize("flag", ["--listen", "--http-listen"])
+def test_an_address_in_use_is_refused_even_where_it_could_be_shared(redis_url, flag):
+    addresses = {"--listen": "127.0.0.1:0", "--http-listen": "127.0.0.1:0"}
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as taken:
+        addresses[flag] = f"127.0.0.1:{taken.getsockname()[1]}"
+        options = [word for pair in addresses.items() for word in pair]
+        with running("gateway", "--redis", redis_url, "--processes", "2", *options) as process:
+            assert process.wait() == 1
+            assert f"{flag} {addresses[flag]}: cannot listen there" in process.log
+
+
+def test_processes_that_die_before_they_are_ready_end_the_parent_with_the_reason():
+    with (
+        redis_server(embedded_binary(), "--maxmemory-policy", "allkeys-lru") as url,
+        running("gateway", "--redis", url, "--processes", "2", "--listen", "127.0.0.1:0") as process,
+    ):
+        assert process.wait() == 1
+        last = json.loads(process.log.splitlines()[-1])
+        assert last["event"] == "cannot serve"
+        assert "noeviction" in last["error"]
+
+
+def test_a_stop_lets_calls_in_flight_finish_in_all_processes(redis_url, worker):
+    with gateway(redis_url, "--processes", "2", "--drain-grace-s", "300") as (process, address):
+        children = children_of(process)
+        worker.hold()
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(stubs(address)) for _ in range(8)]
+            calls = [embed_later(client, f"text {number}") for number, client in enumerate(clients)]
+            eventually(lambda: worker.num_queued() == len(calls))
+            process.signal(signal.SIGTERM)
+            eventually(lambda: process.log.count('"draining"') == 2)
+            worker.release()
+            assert [len(call.result().embeddings) for call in calls] == [1] * len(calls)
+        assert process.wait() == 0
+        assert all(is_gone(child) for child in children)
+
+
+def embed_later(client: Stubs, text: str) -> grpc.Future:
+    return client.embedding.Embed.future(embedding_pb2.EmbedRequest(inputs=[text]), timeout=TIMEOUT_S)
+
+
+def test_a_second_signal_kills_at_once(redis_url, worker):
+    with gateway(redis_url, "--processes", "2", "--drain-grace-s", "300") as (process, address), stubs(address) as one:
+        children = children_of(process)
+        worker.hold()
+        call = embed_later(one, "text")
+        eventually(lambda: worker.num_queued() == 1)
+        process.signal(signal.SIGTERM)
+        eventually(lambda: process.log.count('"draining"') == 2)
+        process.signal(signal.SIGTERM)
+        assert process.wait() == 1
+        assert call.code() is grpc.StatusCode.UNAVAILABLE
+        assert all(is_gone(child) for child in children)
+
+
+def test_a_killed_parent_leaves_no_process(redis_url, worker):
+    with gateway(redis_url, "--processes", "2") as (process, _):
+        children = children_of(process)
+        process.signal(signal.SIGKILL)
+        eventually(lambda: all(is_gone(child) for child in children))
