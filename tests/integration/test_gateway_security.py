@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import queue
 from pathlib import Path
 
 import grpc
@@ -198,7 +199,11 @@ def test_wrong_credentials_are_refused_in_the_same_words_whatever_is_wrong(guard
         assert refused(model_ids, stubs).code is grpc.StatusCode.UNAUTHENTICATED
 
 
-@pytest.mark.parametrize("authorization", [bearer("search"), bearer("search_new"), f"bEARER {KEYS['search'].reveal()}"])
+@pytest.mark.parametrize(
+    "authorization",
+    [bearer("search"), bearer("search_new"), f"bEARER {KEYS['search'].reveal()}"],
+    ids=["a key", "another key", "in any case"],
+)
 def test_a_right_key_is_let_in(guarded, authorization):
     with sending(guarded, authorization) as stubs:
         assert len(stubs.embed(["text"], model="emb").embeddings) == 1
@@ -352,6 +357,28 @@ def test_a_changed_access_file_counts_at_once_and_a_broken_one_does_not_count(re
         assert not is_refused(new)
         complaints = [line for line in log_lines(process) if line["event"].startswith("changed files cannot be used")]
         assert sum("color" in line["error"] for line in complaints) == 1  # told once, not at every look
+
+
+def test_a_key_that_is_taken_away_is_of_no_use_to_a_stream_that_has_begun(redis_url, emb, tmp_path):
+    file, config = tmp_path / "access.toml", {"model": "emb"}
+    file.write_text(ACCESS)
+    with (
+        gateway(redis_url, "--access", str(file), "--await-models", "emb") as (_, address),
+        sending(address, bearer("search")) as stubs,
+    ):
+        messages = queue.SimpleQueue()
+        messages.put(embedding_pb2.EmbedStreamRequest(config=config))
+        stream = stubs.embedding.EmbedStream(iter(messages.get, None), timeout=TIMEOUT_S)
+
+        def chunks_code() -> int:
+            messages.put(embedding_pb2.EmbedStreamRequest(chunk={"inputs": ["text"]}))
+            return next(stream).error.code
+
+        assert chunks_code() == grpc.StatusCode.OK.value[0]
+        file.write_text(ACCESS.replace(KEYS["search"].sha256, "0" * 64))
+        eventually(lambda: chunks_code() == grpc.StatusCode.UNAUTHENTICATED.value[0])
+        messages.put(None)
+        stream.cancel()
 
 
 def log_lines(process) -> list[dict]:

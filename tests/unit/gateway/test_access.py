@@ -48,23 +48,25 @@ def test_a_key_tells_its_caller_until_it_expires():
 
 
 @pytest.mark.parametrize(
-    "sent",
+    "pattern",
     [
         "",
         "Bearer",
         "Bearer ",
-        f"Bearer  {KEY.reveal()}",
-        f"Bearer {KEY.reveal()} ",
-        f"Bearer {KEY.reveal()}x",
-        f"Bearer {KEY.reveal()[:-1]}",
-        f"Bearer {KEY.secret}",
-        f"Bearer q3__{KEY.secret}",
-        f"Bearer Q3_{KEY.id}_{KEY.secret}",
-        f"Bearer q3_{KEY.id}_é",
-        f"Bearer q3_zzz_{KEY.secret}",
+        "Bearer  {key}",
+        "Bearer {key} ",
+        "Bearer {key}x",
+        "Bearer {cut}",
+        "Bearer {secret}",
+        "Bearer q3__{secret}",
+        "Bearer Q3_{id}_{secret}",
+        "Bearer q3_{id}_é",
+        "Bearer q3_zzz_{secret}",
     ],
 )
-def test_anything_else_tells_nobody(sent):
+def test_anything_else_tells_nobody(pattern):
+    key = KEY.reveal()
+    sent = pattern.format(key=key, cut=key[:-1], secret=KEY.secret, id=KEY.id)
     assert caller_of(sent) is None
 
 
