@@ -2,12 +2,12 @@
 
 The calls that wait here are the durable record of their jobs. Twice a second the queue is asked which of them it still
 has: what a restart or a failover of Redis has lost is admitted again, with the time that is left. An answer that comes
-twice finds nobody waiting.
+twice finds nobody waiting. What nobody waits for any more is withdrawn.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from jobqueue.messages import Job, Result, encode_job
 from jobqueue.pending import PendingCall, PendingJob, Submission
 from jobqueue.pipeline import Pipeline
 from jobqueue.replies import ReplyReader
+from jobqueue.withdrawals import Withdrawals
 
 RECONCILE_S = 0.5
 ASKED_AT_ONCE = 4096  # those that were asked for longest ago: about 25 ms of the server's time
@@ -38,23 +39,24 @@ class Channel:
     def __init__(self, client: AsyncRedis, queue: str, gateway: str, limits: QueueLimits) -> None:
         self._queue = queue
         self._reader = ReplyReader(client, queue, gateway)
-        self._pipeline = Pipeline(client, QueueKeys(queue).of_script(gateway), is_busy=self._reader.is_busy)
+        self._pipeline = Pipeline(client, QueueKeys(queue).of_script(gateway), gather_s=self._reader.gather_s)
         self._admit_head = _admit_head(gateway, limits)
         self._calls: set[PendingCall] = set()
         self._num_reads = 0  # of the reader, when the queue was last asked
-        self._withdrawals: set[asyncio.Task[None]] = set()
+        self._withdrawals = Withdrawals(self._pipeline, gateway, is_wanted=self._reader.expects)
         self.has_ended = False
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             reconciling = tasks.create_task(self._reconcile_all())
-            await self._reader.run()
-            self.has_ended = True
+            while not self.has_ended:
+                await self._reader.run()
+                self.has_ended = self._withdrawals.are_done
             reconciling.cancel()
 
     async def settle(self) -> None:
-        """Wait until what was given up has left the queue."""
-        await asyncio.gather(*self._withdrawals, return_exceptions=True)
+        """As Withdrawals.settle."""
+        await self._withdrawals.settle()
 
     async def submit(self, submission: Submission, jobs: Sequence[Job]) -> Result:
         """As Producer.submit."""
@@ -69,7 +71,7 @@ class Channel:
             finally:
                 call.is_over = True
                 if not call.is_answered:  # not `admitted`: what was just admitted may not be noted yet
-                    self._in_background(self._withdraw(call))
+                    self._withdrawals.withdraw(call)
 
     @contextlib.contextmanager
     def _tracked(self, call: PendingCall) -> Iterator[None]:
@@ -95,9 +97,21 @@ class Channel:
     async def _admit(self, call: PendingCall, jobs: Sequence[PendingJob], *, again: bool) -> None:
         """Admit all of `jobs`, or raise; `again`: they were admitted before, so no limit holds."""
         call.admission = self._pipeline.send("admit", self._admit_head, _admit_item(call, jobs, again=again))
-        call.admission.add_done_callback(partial(_note_entries, jobs))  # also where this task is cancelled meanwhile
+        call.admission.add_done_callback(partial(self._note_entries, jobs))  # also if this task is cancelled meanwhile
         verdict, *rest = await asyncio.shield(call.admission)
         self._raise_refusal(verdict, rest)
+
+    def _note_entries(self, jobs: Sequence[PendingJob], admission: "asyncio.Future[list[Any]]") -> None:
+        if admission.cancelled():
+            return
+        if error := admission.exception():
+            if isinstance(error, OutcomeUnknownError):
+                self._withdrawals.expect_strays()
+            return
+        verdict, *entry_ids = admission.result()
+        if verdict == _ADMITTED:
+            for pending, entry_id in zip(jobs, entry_ids, strict=True):
+                pending.admitted_as(entry_id)
 
     def _raise_refusal(self, verdict: int, rest: Sequence[int]) -> None:
         if verdict == _DRAINING:
@@ -121,6 +135,7 @@ class Channel:
         if asked or self._pipeline.is_away:
             await self._ask(asked)
         await asyncio.gather(*(self._admit_again(call) for call in [call for call in self._calls if call.lost]))
+        await self._withdrawals.look_for_strays()
 
     async def _ask(self, asked: Sequence[tuple[Lane, PendingJob]]) -> None:
         now = asyncio.get_running_loop().time()
@@ -141,27 +156,7 @@ class Channel:
         with contextlib.suppress(QueueAwayError):  # they are still lost at the next look
             await self._admit(call, lost, again=True)
         unwanted = call.admitted if call.is_over else [job for job in lost if job.result is not None]
-        await self._end(call.submission, unwanted)
-
-    async def _withdraw(self, call: PendingCall) -> None:
-        """End jobs that nobody waits for any more. Where Redis is away, their time to live ends them."""
-        if call.admission is not None:
-            await asyncio.wait([call.admission])
-        await self._end(call.submission, call.admitted)
-
-    async def _end(self, submission: Submission, jobs: Sequence[PendingJob]) -> None:
-        replies = [
-            self._pipeline.send(
-                "finish", (), (submission.lane.key, job.entry_id, sum(job.job.lengths), submission.tenant, b"", b"")
-            )
-            for job in jobs
-        ]
-        await asyncio.gather(*replies, return_exceptions=True)
-
-    def _in_background(self, withdrawal: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(withdrawal)
-        self._withdrawals.add(task)
-        task.add_done_callback(self._withdrawals.discard)
+        self._withdrawals.end(call.submission, unwanted)
 
 
 def _admit_head(gateway: str, limits: QueueLimits) -> tuple[Any, ...]:
@@ -182,12 +177,3 @@ def _admit_item(call: PendingCall, jobs: Sequence[PendingJob], *, again: bool) -
         cost = job_cost(lengths, len(job.prefix), submission.attention_cost)
         item += [sum(lengths), cost, pending.id, encode_job(job)]
     return item
-
-
-def _note_entries(jobs: Sequence[PendingJob], admission: "asyncio.Future[list[Any]]") -> None:
-    if admission.cancelled() or admission.exception() is not None:
-        return
-    verdict, *entry_ids = admission.result()
-    if verdict == _ADMITTED:
-        for pending, entry_id in zip(jobs, entry_ids, strict=True):
-            pending.admitted_as(entry_id)

@@ -28,6 +28,7 @@ from jobqueue.urls import Mode, ServerUrl, parse_server_url
 
 __all__ = [
     "REPLY_TIMEOUT_S",
+    "SETTLE_S",
     "AsyncRedis",
     "ResponseError",
     "ServerInfo",
@@ -47,6 +48,7 @@ __all__ = [
 
 CONNECT_TIMEOUT_S = 5.0
 FORGET_TIMEOUT_S = 2.0
+SETTLE_S = 3.0  # who stops waits that long for a server that is away
 REPLY_TIMEOUT_S = 5.0  # a server that is silent for longer counts as away; less would be a busy machine's own pauses
 
 # What the rest of the code may use. Cluster clients have the same commands, and no type in common with these.

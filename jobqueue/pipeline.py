@@ -20,7 +20,6 @@ from jobqueue.errors import OutcomeUnknownError, QueueAwayError
 
 AT_ONCE = 256  # a script must not hold up the server for long
 MOST_BYTES = 16 * 1024 * 1024  # of a round trip, which has REPLY_TIMEOUT_S
-GATHER_S = 0.001  # a round trip costs a gateway what three jobs of a larger one do
 
 Item = Sequence[Any]
 
@@ -46,10 +45,10 @@ class Pipeline:
     `is_away`: the last round trip brought no replies.
     """
 
-    def __init__(self, client: AsyncRedis, keys: Sequence[str], *, is_busy: Callable[[], bool] = lambda: False) -> None:
-        """While `is_busy`, calls wait a millisecond for others to travel with."""
+    def __init__(self, client: AsyncRedis, keys: Sequence[str], *, gather_s: Callable[[], float] = lambda: 0.0) -> None:
+        """Before a round trip, which costs as much CPU as three jobs more, `gather_s` seconds are waited for them."""
         self._redis = client
-        self._is_busy = is_busy
+        self._gather_s = gather_s
         self._keys = tuple(key.encode() for key in keys)
         self._waiting: list[_Call] = []
         self._sender: asyncio.Task[None] | None = None
@@ -74,8 +73,7 @@ class Pipeline:
     async def _send_all(self) -> None:
         try:
             while self._waiting:
-                if self._is_busy():
-                    await asyncio.sleep(GATHER_S)
+                await asyncio.sleep(self._gather_s())
                 calls = self._next_load()
                 groups = list(_grouped(calls))
                 for group, outcome in zip(groups, await self._outcomes(groups), strict=True):

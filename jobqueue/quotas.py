@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
-from jobqueue.connection import AsyncRedis
+from jobqueue.connection import SETTLE_S, AsyncRedis
 from jobqueue.errors import OutcomeUnknownError
 from jobqueue.keys import quota_keys
 from jobqueue.pipeline import Pipeline
@@ -87,8 +87,9 @@ class QuotaLedger:
             ending.add_done_callback(self._endings.discard)
 
     async def settle(self) -> None:
-        """Wait until Redis has heard of all that is over."""
-        await asyncio.gather(*self._endings, return_exceptions=True)
+        """Wait until Redis has heard of all that is over: for seconds at most, deadlines end the rest."""
+        if self._endings:
+            await asyncio.wait(self._endings, timeout=SETTLE_S)
 
     def _send(self, charge: Charge, ttl_ms: int) -> "asyncio.Future[Sequence[int]]":
         """A call's beginning and its end travel in this order, since they are items of the same script's list."""

@@ -10,11 +10,10 @@ from jobqueue.connection import REPLY_TIMEOUT_S, AsyncRedis, redis_border
 from jobqueue.errors import QueueAwayError
 from jobqueue.keys import REPLIES_TTL_S, QueueKeys
 from jobqueue.messages import Answer, DecodeError, decode_answer
-from jobqueue.pipeline import GATHER_S
 
 BLOCK_MS = 500  # also how often the stream's lifetime is refreshed
 AT_ONCE = 64
-BUSY_JOBS = 4
+JOBS_PER_MS, MOST_GATHER_MS = 4, 3
 RETRY_S = 0.2
 IDLE_S = 60.0  # a reader holds a connection: not for ever for a revision that is gone
 
@@ -40,9 +39,13 @@ class ReplyReader:
             for job_id in tell:
                 del self._waiting[job_id]
 
-    def is_busy(self) -> bool:
-        """Whether so many wait that none of them notices a millisecond."""
-        return len(self._waiting) >= BUSY_JOBS
+    def expects(self, job_id: bytes) -> bool:
+        """Whether somebody waits for its answer."""
+        return job_id in self._waiting
+
+    def gather_s(self) -> float:
+        """How long one may wait for more to travel together: a fraction of what those who wait here take anyway."""
+        return min(len(self._waiting) // JOBS_PER_MS, MOST_GATHER_MS) / 1000
 
     async def run(self) -> None:
         """Read replies, through losses of the connection, until nobody has waited for any for a while."""
@@ -56,7 +59,7 @@ class ReplyReader:
                 continue
             for _, fields in entries:
                 self._deliver(fields)
-            await asyncio.sleep(GATHER_S if self.is_busy() else 0)  # those who were answered go first
+            await asyncio.sleep(self.gather_s())  # those who were answered go first
             self.num_reads += 1
             consumed = [entry_id for entry_id, _ in entries]
             if self._waiting or entries:
@@ -74,7 +77,11 @@ class ReplyReader:
             pipeline.xdel(self._stream, *consumed)
         pipeline.expire(self._stream, REPLIES_TTL_S)
         pipeline.xread({self._stream: "0-0"}, count=AT_ONCE, block=BLOCK_MS)
-        *_, streams = await pipeline.execute()
+        outcomes = await pipeline.execute(raise_on_error=False)  # which would put words in front of the server's
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
+        *_, streams = outcomes
         return streams[0][1] if streams else []
 
     def _deliver(self, fields: dict[bytes, bytes]) -> None:

@@ -90,6 +90,7 @@ def _command(binary: Path, socket: Path) -> tuple[str, ...]:
         "save": "",
         "appendonly": "no",
         "maxmemory-policy": "noeviction",
+        "lazyfree-lazy-expire": "yes",  # a cache of answers that expires as a whole would stop the server for seconds
         "daemonize": "no",
         "loglevel": "warning",
     }

@@ -5,8 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.support.redis_servers import binaries, embedded_binary, redis_server
+
+settings.register_profile("untimed", deadline=None)  # a busy machine pauses for longer than any deadline
+settings.load_profile("untimed")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test needs the network
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads collapse where cores are shared

@@ -5,7 +5,15 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.processes import gateway, worker
+from tests.support.redis_servers import embedded_binary, redis_server
 from tests.support.wire import Stubs
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A server of these tests alone: a call that names no model means the only one."""
+    with redis_server(embedded_binary()) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """What Redis loses is admitted again by the gateways whose calls wait for it."""
 
 import asyncio
+import contextlib
 
 import pytest
 import redis
@@ -21,7 +22,7 @@ from tests.support.queues import (
     submission,
     until,
 )
-from tests.support.redis_servers import binaries, redis_server
+from tests.support.redis_servers import binaries, redis_server, silent
 
 
 @pytest.fixture(params=binaries(), ids=["embedded", "own"][: len(binaries())])
@@ -34,6 +35,7 @@ def url(request):
 def queue(url, monkeypatch):
     monkeypatch.setattr("jobqueue.channel.RECONCILE_S", 0.05)
     monkeypatch.setattr("jobqueue.channel.ADMIT_AGAIN_S", 0.05)
+    monkeypatch.setattr("jobqueue.withdrawals.AGAIN_S", 0.05)
     with own_queue(url) as queue:
         yield queue
 
@@ -224,3 +226,118 @@ async def test_what_may_have_been_answered_unread_is_not_admitted_again(queue, u
         queue.check_idle()
         is_cut_off.clear()
         assert await waiting == echo(call)
+
+
+@contextlib.contextmanager
+def refusing(queue):
+    """A server that keeps what it has, and takes no writes: a replica of nobody."""
+    queue.client.replicaof("127.0.0.1", 1)
+    yield
+    queue.client.replicaof("NO", "ONE")
+
+
+async def give_up(*calls):
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+
+
+async def test_a_server_that_becomes_a_replica_and_a_master_again_loses_no_call(queue, url, monkeypatch):
+    monkeypatch.setattr("jobqueue.replies.BLOCK_MS", 60_000)
+    call = job_of(5)
+    async with producer_at(url) as producer:
+        waiting = asyncio.create_task(producer.submit(submission(queue.name, call, deadline=in_s(30))))
+        await until(lambda: queue.check_depth().jobs == 1)
+        await until(lambda: any(client["cmd"] == "xread" for client in queue.client.client_list()))
+        with refusing(queue):
+            await asyncio.sleep(0.3)
+        with WorkerDouble(url, queue.name):
+            assert await waiting == echo(call)
+
+
+async def test_what_is_given_up_while_the_server_refuses_leaves_the_queue_when_it_does_not(queue, url):
+    async with producer_at(url, max_job_tokens=10) as producer:
+        calls = [
+            asyncio.create_task(producer.submit(submission(queue.name, job_of(5, 10), deadline=in_s(300), lane=lane)))
+            for lane in Lane
+            for _ in range(20)
+        ]
+        await until(lambda: queue.check_depth().jobs == 80)
+        with refusing(queue):
+            await give_up(*calls)
+            await asyncio.sleep(0.3)
+            assert queue.check_depth().jobs == 80
+        await until(lambda: queue.check_depth().jobs == 0)
+    queue.check_idle()
+
+
+async def test_what_is_given_up_while_the_server_is_silent_leaves_the_queue_when_it_is_back(queue, url, monkeypatch):
+    monkeypatch.setattr("jobqueue.pipeline.REPLY_TIMEOUT_S", 0.1)
+    async with producer_at(url) as producer:
+        calls = [
+            asyncio.create_task(producer.submit(submission(queue.name, job_of(5), deadline=in_s(300))))
+            for _ in range(500)
+        ]
+        await until(lambda: queue.check_depth().jobs == 500)
+        with silent(queue.client):
+            await give_up(*calls)
+            await asyncio.sleep(0.3)
+        await until(lambda: queue.check_depth().jobs == 0)
+    queue.check_idle()
+
+
+async def test_what_is_admitted_after_nobody_heard_of_it_leaves_the_queue(queue, url, monkeypatch):
+    monkeypatch.setattr("jobqueue.channel.ADMIT_PATIENCE_S", 0.0)
+    async with producer_at(url) as producer:
+        kept = asyncio.create_task(producer.submit(submission(queue.name, job_of(5), deadline=in_s(300))))
+        await until(lambda: queue.check_depth().jobs == 1)
+        monkeypatch.setattr("jobqueue.pipeline.REPLY_TIMEOUT_S", 0.1)
+        with silent(queue.client):
+            calls = [producer.submit(submission(queue.name, job_of(7), deadline=in_s(300))) for _ in range(50)]
+            for outcome in await asyncio.gather(*calls, return_exceptions=True):
+                assert isinstance(outcome, QueueAwayError)
+        monkeypatch.setattr("jobqueue.pipeline.REPLY_TIMEOUT_S", 5.0)
+        channel = producer._channel(queue.name)
+        await until(lambda: not channel._pipeline.is_away)
+        await until(lambda: queue.check_depth() == Depth(tokens=5, jobs=1))
+        with WorkerDouble(url, queue.name) as worker:
+            await kept
+        assert len(worker.ran) == 1
+    queue.check_idle()
+
+
+async def test_what_nobody_knows_of_is_found_among_others_who_keep_theirs(queue, url, monkeypatch):
+    monkeypatch.setattr("jobqueue.channel.ADMIT_AGAIN_S", 60.0)
+    queue.admit(*[1] * 230, lane=Lane.BULK)
+    async with producer_at(url, max_job_tokens=10) as producer:
+        lose_replies(monkeypatch, 1)
+        call = submission(queue.name, job_of(10, 10, 10), deadline=in_s(300), lane=Lane.BULK, tenant="acme")
+        waiting = asyncio.create_task(producer.submit(call))
+        await until(lambda: queue.check_depth().jobs == 233)
+        queue.admit(*[1] * 30, lane=Lane.BULK)
+        await give_up(waiting)
+        await until(lambda: queue.check_depth().jobs < 263)
+        await until(lambda: queue.check_depth() == Depth(tokens=260, jobs=260))
+
+
+async def test_a_gateway_that_stops_does_not_wait_for_a_silent_server(queue, url, monkeypatch):
+    monkeypatch.setattr("jobqueue.withdrawals.SETTLE_S", 0.05)
+    monkeypatch.setattr("jobqueue.pipeline.REPLY_TIMEOUT_S", 3600.0)
+    with contextlib.ExitStack() as stack:
+        async with producer_at(url) as producer:
+            waiting = asyncio.create_task(producer.submit(submission(queue.name, job_of(5), deadline=in_s(300))))
+            await until(lambda: queue.check_depth().jobs == 1)
+            stack.enter_context(silent(queue.client))
+            await give_up(waiting)
+
+
+async def test_what_cannot_be_withdrawn_is_forgotten_when_its_time_is_over(queue, url, monkeypatch):
+    monkeypatch.setattr("jobqueue.withdrawals.REPLY_TIMEOUT_S", 0.0)
+    async with producer_at(url) as producer:
+        withdrawals = producer._channel(queue.name)._withdrawals
+        waiting = asyncio.create_task(producer.submit(submission(queue.name, job_of(5), deadline=in_s(0.5))))
+        await until(lambda: queue.check_depth().jobs == 1)
+        with refusing(queue):
+            await give_up(waiting)
+            assert not withdrawals.are_done
+            await until(lambda: withdrawals.are_done)

@@ -22,7 +22,7 @@ from jobqueue.keys import quota_keys
 from jobqueue.lanes import Lane
 from jobqueue.quotas import Charge, Limit, Quota, QuotaLedger, Refusal
 from tests.support.queues import until
-from tests.support.redis_servers import cluster, embedded_binary, make_certificate, redis_server
+from tests.support.redis_servers import cluster, embedded_binary, make_certificate, redis_server, silent
 
 TTL_MS = 3_600_000
 NUM_CALLS = 200
@@ -336,6 +336,18 @@ async def test_a_gateway_that_stops_leaves_no_slot_taken(any_redis_url, tenant, 
             == ["OK"] * NUM_CALLS
         )
     assert not server.exists(quota_keys(tenant)[1])
+
+
+async def test_a_gateway_that_stops_does_not_wait_for_a_silent_server(tenant, monkeypatch):
+    monkeypatch.setattr("jobqueue.quotas.SETTLE_S", 0.05)
+    monkeypatch.setattr("jobqueue.pipeline.REPLY_TIMEOUT_S", 3600.0)
+    with redis_server(embedded_binary()) as url, redis.Redis.from_url(url) as server, contextlib.ExitStack() as stack:
+        async with (
+            connect_async(url) as client,
+            Quotas(client) as quotas,
+            quotas.held(call_of(tenant, max_in_flight=1)),
+        ):
+            stack.enter_context(silent(server))
 
 
 async def test_the_next_call_of_who_is_over_quota_is_refused_without_redis(tenant):

@@ -30,7 +30,7 @@ DEFAULT_INSTRUCTION = "Given a web search query, retrieve relevant passages that
 LEASE_MS = 1500
 BEAT_S = 0.3
 RETRY_S = 0.1
-EVENTUALLY_S = 20.0
+EVENTUALLY_S = 60.0  # a busy machine needs 20 s to import torch
 
 
 @cache

@@ -20,6 +20,7 @@ async def test_a_private_redis_answers_and_leaves_nothing_behind():
         with redis.Redis.from_url(private.url) as client:
             assert client.info("memory")["maxmemory_policy"] == "noeviction"
             assert client.config_get("save") == {"save": ""}
+            assert client.config_get("lazyfree-lazy-expire") == {"lazyfree-lazy-expire": "yes"}
             assert client.config_get("appendonly") == {"appendonly": "no"}
             assert client.config_get("port") == {"port": "0"}
         pid = private.server.pid
