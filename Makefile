@@ -10,9 +10,10 @@ VLLM_VENV := .venv-vllm
 VLLM_PIP := $(VLLM_VENV)/bin/pip --disable-pip-version-check --quiet
 ONNX_VENV := .venv-onnxruntime
 PROTOS := $(wildcard protos/qwen3/inference/v1/*.proto)
+RELEASED_CONTRACT := protos/released.binpb
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-vllm test-faults check check-protos docs format proto bench bench-engine bench-gateway bench-queue bench-peers gpu-check clean
+.PHONY: help install demo test test-slow test-vllm test-faults test-clients check check-protos docs format proto release-contract bench bench-engine bench-gateway bench-queue bench-peers gpu-check clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -22,8 +23,8 @@ install: $(VENV)/dev ## make .venv with everything, tests and tools included
 demo: $(VENV)/all ## embed and rerank sample texts through a whole service on this machine
 	$(BIN)/python -m standalone.demo
 
-test: $(VENV)/dev ## run the test suite
-	$(BIN)/pytest -q
+test: $(VENV)/dev ## run the test suite, in two processes, since most tests wait
+	$(BIN)/pytest -q -n 2 --dist loadfile
 
 test-slow: $(VENV)/dev ## run the tests that take minutes: the real 0.6B shape
 	$(BIN)/pytest -q -m slow
@@ -34,12 +35,16 @@ test-vllm: $(VLLM_VENV)/done ## test --engine vllm, in an environment of its own
 test-faults: $(VENV)/dev ## break everything under load, 5,000 calls a fault; FAULTS='--only hang' for some (half an hour for all)
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.faults $(FAULTS)
 
+test-clients: $(VENV)/dev ## build the clients in other languages and hold them against Python; CLIENTS='cpp go' for some
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.clients $(CLIENTS)
+
 check: $(VENV)/dev check-protos ## lint, types, import directions, contract, generated stubs
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/buf lint
+	$(BIN)/buf breaking --exclude-imports --against $(RELEASED_CONTRACT)
 
 check-protos: $(PROTO_VENV)/done
 	rm -rf build/protos && mkdir -p build/protos
@@ -59,6 +64,9 @@ proto: $(PROTO_VENV)/done ## generate the stubs from protos/
 	PATH=$(PROTO_VENV)/bin:$$PATH $(PROTO_VENV)/bin/python -m grpc_tools.protoc -I protos \
 	  --python_out=$(PROTO_OUT) --grpc_python_out=$(PROTO_OUT) \
 	  --mypy_out=quiet:$(PROTO_OUT) --mypy_grpc_out=quiet:$(PROTO_OUT) $(PROTOS)
+
+release-contract: $(VENV)/dev ## at a release, and then only: keep the contract that make check holds later changes against
+	$(BIN)/buf build --exclude-source-info --output $(RELEASED_CONTRACT)
 
 bench: $(VENV)/dev ## measure a whole service on this machine
 	$(BIN)/python -m benchmarks
