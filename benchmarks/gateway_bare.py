@@ -30,7 +30,10 @@ class Echo(embedding_pb2_grpc.EmbeddingServiceServicer):
 
 def _response(num_texts: int) -> embedding_pb2.EmbedResponse:
     rows = [embedding_pb2.Embedding(packed=ROW, token_count=8) for _ in range(num_texts)]
-    return embedding_pb2.EmbedResponse(embeddings=rows, model="echo", model_revision="1", dimensions=1024)
+    float32 = embedding_pb2.VECTOR_ENCODING_FLOAT32
+    return embedding_pb2.EmbedResponse(
+        embeddings=rows, model="echo", model_revision="1", dimensions=1024, encoding=float32
+    )
 
 
 async def serve() -> None:

@@ -51,8 +51,8 @@ def sides(folder: Path, redis_binary: Path) -> Iterator[Sides]:
     with ExitStack() as stack:
         url = stack.enter_context(redis_server(redis_binary))
         tokenizer = folder / "model" / "tokenizer.json"
-        stack.enter_context(_process("benchmarks.queue_echo", url, QUEUE, "--tokenizer", str(tokenizer)))
-        bare, bare_address = stack.enter_context(_process("benchmarks.gateway_bare"))
+        stack.enter_context(running("benchmarks.queue_echo", url, QUEUE, "--tokenizer", str(tokenizer)))
+        bare, bare_address = stack.enter_context(running("benchmarks.gateway_bare"))
         everything = _everything(folder, stack.enter_context(_collector()))
         found = [Side(name="bare", address=bare_address, pid=bare)]
         for name, options, headers in (
@@ -62,7 +62,7 @@ def sides(folder: Path, redis_binary: Path) -> Iterator[Sides]:
         ):
             process, address = stack.enter_context(_gateway(url, options))
             found.append(Side(name=name, address=address, pid=process, headers=headers))
-            _await_model(address)
+            await_model(address)
         yield Sides(all=found, redis_url=url)
 
 
@@ -81,11 +81,11 @@ def _everything(folder: Path, collector: str) -> tuple[list[str], Mapping[str, s
 @contextlib.contextmanager
 def _gateway(redis_url: str, options: Sequence[str]) -> Iterator[tuple[int, str]]:
     limits = ["--max-wait-s", "600", "--listen", "127.0.0.1:0"]
-    with _process("gateway", "--redis", redis_url, *limits, *options) as found:
+    with running("gateway", "--redis", redis_url, *limits, *options) as found:
         yield found
 
 
-def _await_model(address: str) -> None:
+def await_model(address: str) -> None:
     """Until the gateway has seen the worker."""
     with grpc.insecure_channel(address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
@@ -97,7 +97,7 @@ def _await_model(address: str) -> None:
 
 
 @contextlib.contextmanager
-def _process(*command: str) -> Iterator[tuple[int, str]]:
+def running(*command: str) -> Iterator[tuple[int, str]]:
     """A process that says `ready WORDS`: its id and the words. What it logs is thrown away."""
     process = subprocess.Popen(  # noqa: S603 - ours
         [sys.executable, "-m", *command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -109,7 +109,7 @@ def _process(*command: str) -> Iterator[tuple[int, str]]:
         yield process.pid, line.removeprefix("ready ").strip()
     finally:
         process.terminate()
-        process.wait(START_LIMIT_S)
+        process.communicate(timeout=START_LIMIT_S)
 
 
 @contextlib.contextmanager

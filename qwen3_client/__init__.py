@@ -1,11 +1,18 @@
-"""Python client of qwen3-serve: `with Client() as client: client.embed(["a text"]).vectors`."""
+"""Python client of qwen3-serve: `with Client() as client: client.embed(["a text"]).vectors`.
 
+Client and AsyncClient have the same methods. docs/clients.md shows them by need.
+"""
+
+from qwen3_client.async_client import AsyncClient
 from qwen3_client.client import Client
 from qwen3_client.errors import (
+    CallCancelledError,
     DeadlineExceededError,
     InvalidRequestError,
     ModelNotFoundError,
+    NonFiniteResultError,
     NotAllowedError,
+    PoisonInputError,
     Qwen3Error,
     ResourceExhaustedError,
     RevisionChangedError,
@@ -13,9 +20,12 @@ from qwen3_client.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from qwen3_client.results import EmbedResult, HealthStatus, ModelInfo, RerankHit, TokenCounts
+from qwen3_client.results import EmbedResult, HealthStatus, ModelInfo, RerankHit, TokenCounts, TokenSequence
+from qwen3_client.security import Tls
 
 __all__ = [
+    "AsyncClient",
+    "CallCancelledError",
     "Client",
     "DeadlineExceededError",
     "EmbedResult",
@@ -23,13 +33,17 @@ __all__ = [
     "InvalidRequestError",
     "ModelInfo",
     "ModelNotFoundError",
+    "NonFiniteResultError",
     "NotAllowedError",
+    "PoisonInputError",
     "Qwen3Error",
     "RerankHit",
     "ResourceExhaustedError",
     "RevisionChangedError",
     "ServerFaultError",
+    "Tls",
     "TokenCounts",
+    "TokenSequence",
     "UnauthenticatedError",
     "UnavailableError",
 ]

@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from qwen3_client.security import Tls, is_this_machine
+
 DEFAULT_TARGET = "127.0.0.1:50051"
 
 # UNAVAILABLE is the server's word for "not begun: come back", with grpc-retry-pushback-ms saying when, which grpc
@@ -19,7 +21,9 @@ _RETRIES = {
                 "backoffMultiplier": 2,
                 "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
             },
-        }
+        },
+        # Streams are begun again by the client, which knows what was answered; grpc would send all of it again.
+        {"name": [{"service": "qwen3.inference.v1.EmbeddingService", "method": "EmbedStream"}]},
     ]
 }
 # Where the target names several gateways: to each in turn, and to none that says that it is not serving. With a
@@ -28,16 +32,17 @@ _MANY = {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"se
 _MANY_TARGETS = ("dns:", "ipv4:", "ipv6:")
 # grpc gives up retrying a call whose messages outgrow this; its default of 256 KiB is less than 64 long texts.
 _RETRY_BUFFER_BYTES = 32 * 1024 * 1024
-_THIS_MACHINE = ("127.", "localhost:", "[::1]:", "0.0.0.0:", "[::]:", "unix:")
 
 
-def channel_options(target: str) -> list[tuple[str, Any]]:
+def channel_options(target: str, tls: Tls | None = None) -> list[tuple[str, Any]]:
     """Options of a sync or async channel to `target`: HOST:PORT is one gateway, dns:///HOST:PORT all behind a name."""
     service_config = {**_RETRIES, **(_MANY if target.startswith(_MANY_TARGETS) else {})}
     options: list[tuple[str, Any]] = [
         ("grpc.service_config", json.dumps(service_config)),
         ("grpc.per_rpc_retry_buffer_size", _RETRY_BUFFER_BYTES),
     ]
-    if target.startswith(_THIS_MACHINE):
+    if is_this_machine(target):
         options.append(("grpc.enable_http_proxy", 0))  # else http_proxy would send local calls away
+    if tls is not None and tls.server_name is not None:
+        options.append(("grpc.ssl_target_name_override", tls.server_name))
     return options

@@ -1,13 +1,17 @@
 """Errors of a call, named by whose fault they are; the one table from gRPC's statuses to them."""
 
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 import grpc
 from google.protobuf.message import DecodeError
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, RetryInfo
 from google.rpc.status_pb2 import Status
+
+from qwen3.inference.v1.embedding_pb2 import ChunkError
 
 _DETAILS_KEY = "grpc-status-details-bin"
 _REQUEST_ID_KEY = "x-request-id"
@@ -16,8 +20,10 @@ _REQUEST_ID_KEY = "x-request-id"
 class Qwen3Error(Exception):
     """A call that failed.
 
-    `code` is the gRPC status name, `reason` the server's ErrorInfo reason, `field_violations` pairs of field path and
-    description, `retry_after_s` the wait that the server asks for, `request_id` what to search the server's logs for.
+    `code` is the gRPC status name, `reason` the server's ErrorInfo reason and `metadata` what belongs to it,
+    `field_violations` pairs of field path and description, `quota_violations` pairs of subject and description,
+    `retry_after_s` the wait that the server asks for, `request_id` what to search the server's logs for. Where a
+    long call was sent in parts, paths such as `inputs[70]` count from the start of the whole.
     """
 
     # Every argument but the message has a default, so that errors survive pickling between processes.
@@ -27,7 +33,9 @@ class Qwen3Error(Exception):
         *,
         code: str = "UNKNOWN",
         reason: str = "",
+        metadata: Mapping[str, str] = MappingProxyType({}),
         field_violations: tuple[tuple[str, str], ...] = (),
+        quota_violations: tuple[tuple[str, str], ...] = (),
         retry_after_s: float | None = None,
         request_id: str = "",
     ) -> None:
@@ -35,7 +43,9 @@ class Qwen3Error(Exception):
         self.message = message
         self.code = code
         self.reason = reason
+        self.metadata = dict(metadata)
         self.field_violations = field_violations
+        self.quota_violations = quota_violations
         self.retry_after_s = retry_after_s
         self.request_id = request_id
 
@@ -53,7 +63,7 @@ class InvalidRequestError(Qwen3Error):
 
 
 class ModelNotFoundError(Qwen3Error):
-    """The caller's: no such model is served."""
+    """The caller's: no such model is served; `metadata` has the ids of those that are."""
 
 
 class UnauthenticatedError(Qwen3Error):
@@ -65,7 +75,10 @@ class NotAllowedError(Qwen3Error):
 
 
 class ResourceExhaustedError(Qwen3Error):
-    """The caller's: more than its quota, or than a message may hold; `retry_after_s` where waiting helps."""
+    """The caller's: more than its quota, or than a message may hold.
+
+    `quota_violations` says which quota, `retry_after_s` when there is room again, where waiting helps.
+    """
 
 
 class UnavailableError(Qwen3Error):
@@ -76,12 +89,24 @@ class DeadlineExceededError(Qwen3Error):
     """No answer within the client's timeout."""
 
 
+class CallCancelledError(Qwen3Error):
+    """The caller's: it closed the client while the call was under way."""
+
+
 class RevisionChangedError(Qwen3Error):
     """Nobody's: the server took up a new revision between two calls of one long embed."""
 
 
 class ServerFaultError(Qwen3Error):
-    """The server's."""
+    """The server's: `request_id` finds it in its log."""
+
+
+class PoisonInputError(ServerFaultError):
+    """The server's: these texts ended their worker three times. The server keeps them for its operator."""
+
+
+class NonFiniteResultError(ServerFaultError):
+    """The server's: the model's result was not a number."""
 
 
 _ERRORS: Mapping[grpc.StatusCode, type[Qwen3Error]] = {
@@ -92,9 +117,16 @@ _ERRORS: Mapping[grpc.StatusCode, type[Qwen3Error]] = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: ResourceExhaustedError,
     grpc.StatusCode.UNAVAILABLE: UnavailableError,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceededError,
+    grpc.StatusCode.CANCELLED: CallCancelledError,
     grpc.StatusCode.INTERNAL: ServerFaultError,
     grpc.StatusCode.DATA_LOSS: ServerFaultError,
 }
+_ERRORS_BY_REASON: Mapping[str, type[Qwen3Error]] = {
+    "POISON_INPUT": PoisonInputError,
+    "NON_FINITE_RESULT": NonFiniteResultError,
+}
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+_PLACE = re.compile(r"(?<=^inputs\[)\d+(?=\])|(?<=^documents\[)\d+(?=\])")
 
 
 class FailedCall(Protocol):
@@ -105,39 +137,72 @@ class FailedCall(Protocol):
     def trailing_metadata(self) -> Iterable[tuple[str, str | bytes]] | None: ...
 
 
-def error_of(call: FailedCall) -> Qwen3Error:
-    """The error of a failed call, with whatever the server said about it."""
-    trailers = dict(call.trailing_metadata() or ())
-    details = _details(trailers.get(_DETAILS_KEY, b""))
-    return _ERRORS.get(call.code(), Qwen3Error)(
+def error_of(call: FailedCall, *, first: int = 0) -> Qwen3Error:
+    """The error of a failed call, with whatever the server said about it.
+
+    `first` is the place of the call's first text among all that the caller gave.
+    """
+    # By pairs: older grpc.aio's are no mapping, though they look like one.
+    trailers = dict(iter(call.trailing_metadata() or ()))
+    return _error(
+        call.code(),
         call.details() or "",
-        code=call.code().name,
-        reason=details.reason,
-        field_violations=details.field_violations,
-        retry_after_s=details.retry_after_s,
+        _status(trailers.get(_DETAILS_KEY, b"")),
+        first=first,
         request_id=str(trailers.get(_REQUEST_ID_KEY, "")),
     )
 
 
+def error_of_chunk(error: ChunkError, *, first: int) -> Qwen3Error:
+    """The same for a chunk of a stream."""
+    status = Status(code=error.code, message=error.message, details=error.details)
+    return _error(_CODES.get(error.code, grpc.StatusCode.UNKNOWN), error.message, status, first=first, request_id="")
+
+
+def closed() -> CallCancelledError:
+    """What calls on a closed client end with."""
+    return CallCancelledError("the client is closed", code="CANCELLED")
+
+
+def _error(code: grpc.StatusCode, message: str, status: Status, *, first: int, request_id: str) -> Qwen3Error:
+    details = _details(status, first)
+    kind = _ERRORS_BY_REASON.get(details.reason) or _ERRORS.get(code, Qwen3Error)
+    return kind(_moved(message, first), code=code.name, request_id=request_id, **asdict(details))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Details:
+    """Those of Qwen3Error that google.rpc.Status has."""
+
     reason: str
+    metadata: dict[str, str]
     field_violations: tuple[tuple[str, str], ...]
+    quota_violations: tuple[tuple[str, str], ...]
     retry_after_s: float | None
 
 
-def _details(encoded: str | bytes) -> _Details:
+def _status(encoded: str | bytes) -> Status:
     try:
-        status = Status.FromString(encoded)
+        return Status.FromString(encoded)
     except (DecodeError, TypeError):
         # Written by a proxy, not by our server: the status code still says what happened.
-        status = Status()
-    reason, violations, retry_after_s = "", [], None
-    for detail in status.details:
-        if detail.Unpack(info := ErrorInfo()):
-            reason = info.reason
-        elif detail.Unpack(bad_request := BadRequest()):
-            violations += [(violation.field, violation.description) for violation in bad_request.field_violations]
-        elif detail.Unpack(retry := RetryInfo()):
-            retry_after_s = retry.retry_delay.ToTimedelta().total_seconds()
-    return _Details(reason=reason, field_violations=tuple(violations), retry_after_s=retry_after_s)
+        return Status()
+
+
+def _details(status: Status, first: int) -> _Details:
+    info, bad_request, quota, retry = ErrorInfo(), BadRequest(), QuotaFailure(), RetryInfo()
+    unpacked = {
+        type(into) for detail in status.details for into in (info, bad_request, quota, retry) if detail.Unpack(into)
+    }
+    return _Details(
+        reason=info.reason,
+        metadata=dict(info.metadata),
+        field_violations=tuple((_moved(bad.field, first), bad.description) for bad in bad_request.field_violations),
+        quota_violations=tuple((over.subject, over.description) for over in quota.violations),
+        retry_after_s=retry.retry_delay.ToTimedelta().total_seconds() if RetryInfo in unpacked else None,
+    )
+
+
+def _moved(path: str, first: int) -> str:
+    """`inputs[3]: ...` of a part that begins at 64 is `inputs[67]: ...` of the whole."""
+    return _PLACE.sub(lambda place: str(int(place[0]) + first), path)

@@ -1,8 +1,9 @@
 """Decodes responses into what a caller gets. No I/O: the sync and the async client share it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,11 @@ from numpy.typing import NDArray
 
 from qwen3.inference.v1.embedding_pb2 import Embedding, EmbedResponse, VectorEncoding
 from qwen3.inference.v1.model_pb2 import Model
-from qwen3.inference.v1.rerank_pb2 import RerankResponse
-from qwen3.inference.v1.tokenizer_pb2 import CountTokensResponse
+from qwen3.inference.v1.rerank_pb2 import RerankRequest, RerankResponse
+from qwen3.inference.v1.tokenizer_pb2 import CountTokensResponse, TokenizeResponse
 from qwen3_client.errors import RevisionChangedError
 from qwen3_client.options import ENCODINGS, MODEL_STATES, MODEL_TASKS, word_of
+from qwen3_client.requests import Part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -22,7 +24,7 @@ class EmbedResult:
 
     `vectors` is a float32 or float16 array (n, dimensions), as asked; for "int8" an int8 array (n, dimensions)
     to be multiplied with `scales[:, None]`; for "binary" a uint8 array (n, ceil(dimensions / 8)) of sign bits,
-    most significant first, as numpy.unpackbits reads them.
+    most significant first, as numpy.unpackbits reads them. qwen3_client.scoring compares vectors of any encoding.
     """
 
     vectors: NDArray[Any]
@@ -32,6 +34,13 @@ class EmbedResult:
     truncated: tuple[bool, ...]
     model: str
     model_revision: str
+
+    def as_float32(self) -> NDArray[np.float32]:
+        """(n, dimensions) float32, whatever came over the wire. Raises ValueError for "binary", which has no values."""
+        if self.vectors.dtype == np.uint8:
+            raise ValueError("binary vectors have signs only: compare them with qwen3_client.scoring.hamming")
+        vectors = self.vectors.astype(np.float32, copy=False)
+        return vectors if self.scales is None else vectors * self.scales[:, None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +61,15 @@ class TokenCounts:
     token_counts: tuple[int, ...]
     total_tokens: int
     max_input_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenSequence:
+    """Token ids of a text; token i stands for its code points `starts[i]` to `ends[i]`."""
+
+    ids: tuple[int, ...]
+    starts: tuple[int, ...]
+    ends: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,48 +98,83 @@ class HealthStatus(StrEnum):
     SERVICE_UNKNOWN = "SERVICE_UNKNOWN"
 
 
-def decode_embeddings(responses: Sequence[EmbedResponse]) -> EmbedResult:
-    """All vectors of one or more responses. Raises RevisionChangedError if two models' vectors would be mixed."""
-    first = responses[0]
-    if any(response.model_revision != first.model_revision for response in responses):
+def check_same_revision(first: EmbedResponse, other: EmbedResponse) -> None:
+    """Raises RevisionChangedError if two models' vectors would be mixed."""
+    if other.model_revision != first.model_revision:
         raise RevisionChangedError(
-            f"{first.model} changed its revision between two calls, so the vectors cannot be compared: embed again",
+            f"{first.model} changed its revision during the call, so the vectors cannot be compared: embed again",
             code="ABORTED",
         )
-    embeddings = [embedding for response in responses for embedding in response.embeddings]
-    is_int8 = first.encoding == ENCODINGS["int8"]
+
+
+def decode_embeddings(response: EmbedResponse) -> EmbedResult:
+    """A response's vectors."""
+    embeddings = response.embeddings
+    is_int8 = response.encoding == ENCODINGS["int8"]
     return EmbedResult(
-        vectors=_DECODERS[first.encoding](embeddings),
+        vectors=_DECODERS[response.encoding](embeddings),
         scales=np.array([embedding.scale for embedding in embeddings], dtype=np.float32) if is_int8 else None,
-        dimensions=first.dimensions,
+        dimensions=response.dimensions,
         token_counts=tuple(embedding.token_count for embedding in embeddings),
         truncated=tuple(embedding.truncated for embedding in embeddings),
-        model=first.model,
-        model_revision=first.model_revision,
+        model=response.model,
+        model_revision=response.model_revision,
     )
 
 
-def decode_hits(response: RerankResponse) -> list[RerankHit]:
-    """The scored documents, in the response's order."""
-    return [
+def joined(parts: Sequence[EmbedResult]) -> EmbedResult:
+    """One result of several of the same model, encoding and width."""
+    first = parts[0]
+    scales = [part.scales for part in parts if part.scales is not None]
+    return replace(
+        first,
+        vectors=np.concatenate([part.vectors for part in parts]),
+        scales=np.concatenate(scales) if scales else None,
+        token_counts=tuple(chain.from_iterable(part.token_counts for part in parts)),
+        truncated=tuple(chain.from_iterable(part.truncated for part in parts)),
+    )
+
+
+def decode_hits(
+    parts: Sequence[Part[RerankRequest]], responses: Sequence[RerankResponse], *, top_n: int
+) -> list[RerankHit]:
+    """The scored documents of all parts, best first, ties by index."""
+    hits = [
         RerankHit(
-            index=result.index,
+            index=part.first + result.index,
             score=result.score,
-            document=result.document if result.HasField("document") else None,
+            document=None,
             token_count=result.token_count,
             truncated=result.truncated,
         )
+        for part, response in zip(parts, responses, strict=True)
         for result in response.results
     ]
+    hits.sort(key=lambda hit: (-hit.score, hit.index))
+    return hits[: top_n or None]
 
 
-def decode_token_counts(response: CountTokensResponse) -> TokenCounts:
+def with_documents(hits: Sequence[RerankHit], documents: Sequence[str]) -> list[RerankHit]:
+    """From the caller's own list: they need not come back over the wire."""
+    return [replace(hit, document=documents[hit.index]) for hit in hits]
+
+
+def decode_token_counts(responses: Sequence[CountTokensResponse]) -> TokenCounts:
     """The counts, in the order of the texts."""
     return TokenCounts(
-        token_counts=tuple(response.token_counts),
-        total_tokens=response.total_tokens,
-        max_input_tokens=response.max_input_tokens,
+        token_counts=tuple(chain.from_iterable(response.token_counts for response in responses)),
+        total_tokens=sum(response.total_tokens for response in responses),
+        max_input_tokens=responses[0].max_input_tokens,
     )
+
+
+def decode_token_sequences(responses: Sequence[TokenizeResponse]) -> list[TokenSequence]:
+    """The tokens, in the order of the texts."""
+    return [
+        TokenSequence(ids=tuple(sequence.ids), starts=tuple(sequence.starts), ends=tuple(sequence.ends))
+        for response in responses
+        for sequence in response.sequences
+    ]
 
 
 def decode_model(model: Model) -> ModelInfo:

@@ -32,10 +32,15 @@ class Script:
     requests: list[Any] = field(default_factory=list)
     failures: list[Callable[[grpc.ServicerContext], None]] = field(default_factory=list)
     revisions: list[str] = field(default_factory=list)
+    streams: list[list[int]] = field(default_factory=list)  # ids of the chunks that each stream brought
+    ended: list[Any] = field(default_factory=list)
+    chunk_error: Callable[[Any], Any] = lambda _chunk: None
+    metadata: list[dict[str, Any]] = field(default_factory=list)
     health: HealthServicer = field(default_factory=HealthServicer)
 
     def hear(self, request, context):
         self.requests.append(request)
+        self.metadata.append(dict(context.invocation_metadata()))
         if self.failures:
             self.failures.pop(0)(context)
 
@@ -74,6 +79,20 @@ class Embedding(embedding_pb2_grpc.EmbeddingServiceServicer):
             encoding=embedding_pb2.VECTOR_ENCODING_FLOAT32,
         )
 
+    def EmbedStream(self, requests, context):  # noqa: N802 - the contract's name
+        self.script.streams.append([])
+        context.add_callback(lambda: self.script.ended.append(context.code()))
+        config = next(requests).config
+        for request in requests:
+            self.script.streams[-1].append(request.chunk.chunk_id)
+            unary = embedding_pb2.EmbedRequest(config=config, inputs=request.chunk.inputs)
+            outcome = self.script.chunk_error(request.chunk)
+            if outcome is not None:
+                yield embedding_pb2.EmbedStreamResponse(chunk_id=request.chunk.chunk_id, error=outcome)
+            else:
+                result = self.Embed(unary, context)
+                yield embedding_pb2.EmbedStreamResponse(chunk_id=request.chunk.chunk_id, result=result)
+
 
 class Rerank(rerank_pb2_grpc.RerankServiceServicer):
     def __init__(self, script):
@@ -102,6 +121,13 @@ class Tokenizer(tokenizer_pb2_grpc.TokenizerServiceServicer):
         self.script.hear(request, context)
         counts = [len(text) for text in request.inputs]
         return tokenizer_pb2.CountTokensResponse(token_counts=counts, total_tokens=sum(counts), max_input_tokens=32768)
+
+    def Tokenize(self, request, context):  # noqa: N802 - the contract's name
+        self.script.hear(request, context)
+        sequences = [
+            tokenizer_pb2.TokenSequence(ids=[len(text)], starts=[0], ends=[len(text)]) for text in request.inputs
+        ]
+        return tokenizer_pb2.TokenizeResponse(sequences=sequences)
 
 
 class Models(model_pb2_grpc.ModelServiceServicer):

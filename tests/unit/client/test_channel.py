@@ -12,8 +12,9 @@ def service_config(target):
 
 @pytest.mark.parametrize("target", ["127.0.0.1:50051", "gateway:50051", "dns:///gateway:50051"])
 def test_what_the_server_has_not_begun_is_tried_again(target):
-    [method] = service_config(target)["methodConfig"]
-    assert method["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE", "CANCELLED"]
+    methods, streams = service_config(target)["methodConfig"]
+    assert methods["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE", "CANCELLED"]
+    assert streams.keys() == {"name"}
 
 
 @pytest.mark.parametrize("target", ["dns:///gateway:50051", "ipv4:127.0.0.1:50051,127.0.0.1:50052"])

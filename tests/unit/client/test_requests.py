@@ -1,7 +1,15 @@
 import pytest
 
-from qwen3.inference.v1 import common_pb2, embedding_pb2, rerank_pb2
-from qwen3_client.requests import count_tokens_request, embed_config, embed_requests, rerank_request
+from qwen3.inference.v1 import common_pb2, embedding_pb2, model_pb2, rerank_pb2
+from qwen3_client.requests import (
+    count_tokens_parts,
+    embed_config,
+    embed_request,
+    list_of_texts,
+    next_page,
+    rerank_parts,
+    tokenize_parts,
+)
 
 EMBED_DEFAULTS = {
     "model": "",
@@ -17,7 +25,6 @@ RERANK_DEFAULTS = {
     "model": "",
     "instruction": None,
     "top_n": 0,
-    "return_documents": False,
     "truncation": "error",
     "score_type": "probability",
     "priority": None,
@@ -51,29 +58,48 @@ def test_a_word_that_no_option_has_is_refused_with_the_words_it_has():
         embed_config(**EMBED_DEFAULTS | {"input_type": "passage"})
 
 
-@pytest.mark.parametrize(
-    ("num_texts", "sizes"), [(0, [0]), (1, [1]), (64, [64]), (65, [64, 1]), (200, [64, 64, 64, 8])]
-)
-def test_texts_are_split_into_calls_of_64_in_order(num_texts, sizes):
-    texts = [f"text {index}" for index in range(num_texts)]
-    requests = embed_requests(texts, config=embed_config(**EMBED_DEFAULTS), request_id="id")
-    assert [len(request.inputs) for request in requests] == sizes
-    assert [text for request in requests for text in request.inputs] == texts
-    assert {request.request_id for request in requests} == {"id"}
+def test_texts_that_fit_one_call_are_one_request():
+    texts = [f"text {index}" for index in range(200)]
+    request = embed_request(texts, config=embed_config(**EMBED_DEFAULTS), request_id="id")
+    assert (list(request.inputs), request.request_id) == (texts, "id")
+    assert not embed_request([], config=embed_config(**EMBED_DEFAULTS), request_id="").inputs
+
+
+@pytest.mark.parametrize("texts", [["text"] * 251, ["x" * 300_000] * 4])
+def test_texts_that_do_not_fit_one_call_are_none(texts):
+    assert embed_request(texts, config=embed_config(**EMBED_DEFAULTS), request_id="id") is None
+
+
+def test_many_documents_go_in_parts_that_know_their_place():
+    documents = [f"text {index}" for index in range(2500)]
+    parts = rerank_parts("q", documents, **RERANK_DEFAULTS | {"top_n": 3})
+    assert [part.first for part in parts] == [0, 1000, 2000]
+    assert [document for part in parts for document in part.request.documents] == documents
+    assert {(part.request.query, part.request.top_n) for part in parts} == {("q", 3)}
+
+
+def test_texts_to_tokenise_go_in_smaller_parts():
+    parts = tokenize_parts(["x" * 100_000] * 5, model="m", add_special_tokens=False)
+    assert [len(part.request.inputs) for part in parts] == [2, 2, 1]
+    assert all(part.request.HasField("add_special_tokens") for part in parts)
 
 
 def test_one_text_in_place_of_a_list_is_refused():
     with pytest.raises(TypeError, match="texts must be a list"):
-        embed_requests("text", config=embed_config(**EMBED_DEFAULTS), request_id="")
+        list_of_texts("text")
     with pytest.raises(TypeError, match="documents must be a list"):
-        rerank_request("query", "document", **RERANK_DEFAULTS)
+        list_of_texts("document", "documents")
+
+
+def test_what_is_no_text_is_refused():
+    with pytest.raises(TypeError, match="must be of type str, not bytes"):
+        embed_request(["text", b"text"], config=embed_config(**EMBED_DEFAULTS), request_id="")
 
 
 def test_a_rerank_request_carries_what_was_asked():
-    request = rerank_request(
-        "q", ["a", "b"], **RERANK_DEFAULTS | {"top_n": 1, "score_type": "logit", "truncation": "end"}
-    )
-    assert request == rerank_pb2.RerankRequest(
+    options = RERANK_DEFAULTS | {"top_n": 1, "score_type": "logit", "truncation": "end"}
+    [part] = rerank_parts("q", ["a", "b"], **options)
+    assert part.request == rerank_pb2.RerankRequest(
         query="q",
         documents=["a", "b"],
         top_n=1,
@@ -83,5 +109,11 @@ def test_a_rerank_request_carries_what_was_asked():
 
 
 def test_a_count_with_a_query_is_a_rerankers():
-    request = count_tokens_request(["d"], model="", input_type=None, instruction=None, query="q")
-    assert (request.query, list(request.inputs)) == ("q", ["d"])
+    [part] = count_tokens_parts(["d"], model="", input_type=None, instruction=None, query="q")
+    assert (part.request.query, list(part.request.inputs)) == ("q", ["d"])
+
+
+def test_pages_are_asked_for_until_the_last_one():
+    assert next_page(None) == model_pb2.ListModelsRequest()
+    assert next_page(model_pb2.ListModelsResponse(next_page_token="2")).page_token == "2"
+    assert next_page(model_pb2.ListModelsResponse()) is None
