@@ -3,18 +3,16 @@
 import hmac
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import grpc
-import grpc.aio
 
 from gateway.access_file import KnownKey, Rules
 from gateway.api_keys import ApiKey
 from gateway.callers import ANYBODY, Caller
+from gateway.calls import Call, Context, Metadata
 from gateway.errors import CallError, denied
 
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 Identify: TypeAlias = Callable[[str, Metadata, Context], Caller]
 """From a call's method, as /package.Service/Method, its metadata and its context to the caller. Raises CallError."""
 
@@ -85,6 +83,12 @@ def caller_of_certificate(auth_context: Mapping[str, Iterable[bytes]], rules: Ru
 
 def _text(name: bytes) -> str:
     return name.decode(errors="replace")
+
+
+def find_caller(call: Call) -> None:
+    """Note who makes the call. Raises CallError where that is nobody known, or one who may not make it."""
+    call.caller = call.identify()
+    check_method(call.caller, call.method)
 
 
 def check_method(caller: Caller, method: str) -> None:

@@ -24,13 +24,12 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 from pydantic_core import ErrorDetails
 
-from gateway.callers import Caller
+from gateway.callers import EVERY_MODEL, Caller
 from jobqueue.lanes import Lane
 from jobqueue.quotas import Quota
 from runtime.errors import SettingError
 
 TENANT_NAME = r"^[A-Za-z0-9_-]{1,64}$"
-EVERY_MODEL = "*"
 
 Rpc = Literal["Embed", "EmbedStream", "Rerank", "CountTokens", "Tokenize", "ListModels", "GetModel"]
 Name = Annotated[str, Field(pattern=TENANT_NAME)]
@@ -94,7 +93,7 @@ def parse_access(data: bytes, *, where: str) -> Rules:
         tenants = _File.model_validate(tomllib.loads(data.decode())).tenants
     except ValidationError as error:
         raise SettingError("; ".join(f"{where}: {_explain(detail)}" for detail in error.errors())) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or a number or nesting beyond Python's limits
         raise SettingError(f"{where}: is not TOML: {error}") from error
     try:
         return _rules([(tenant, _caller(name, tenant)) for name, tenant in tenants.items()])

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from gateway.callers import EVERY_MODEL
 from gateway.in_flight import Answering, InFlight, Tell
 from gateway.questions import Answered, Compute, Question
 from gateway.sequences import sequence_keys
@@ -25,8 +26,6 @@ from jobqueue.cache import AnswerCache, CacheLimits
 from jobqueue.connection import AsyncRedis
 from jobqueue.lanes import Lane
 from jobqueue.messages import Job
-
-EVERY_MODEL = "*"
 
 log = structlog.get_logger()
 

@@ -4,9 +4,10 @@ import asyncio
 import re
 import secrets
 import time
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc.aio
 
@@ -15,6 +16,9 @@ from gateway.questions import Sources
 from gateway.spans import CallTrace
 from jobqueue.lanes import Lane
 from jobqueue.messages import Result
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 
 # Sent by retry policies (gRPC proposal A6), and by clients that retry by hand, whom gRPC does not let send the first.
 PREVIOUS_ATTEMPTS = ("grpc-previous-rpc-attempts", "x-previous-rpc-attempts")
@@ -33,6 +37,7 @@ class Call:
     started: float  # of time.perf_counter()
     deadline: float
     is_retry: bool = False
+    identify: Callable[[], Caller] = lambda: ANYBODY  # raises CallError; what it says may change during a stream
     caller: Caller = ANYBODY
     work: "Work | None" = None
     result: Result | None = None
@@ -41,20 +46,23 @@ class Call:
     trace: CallTrace | None = None  # where it is traced
 
     @classmethod
-    def begin(
-        cls, method: str, request: Any, context: "grpc.aio.ServicerContext[Any, Any]", *, default_timeout_s: float
-    ) -> "Call":
-        """The caller's id, or a new one where it sent none that may be shown; its deadline, or the default one."""
-        request_id = getattr(request, "request_id", "")
+    def begin(cls, method: str, context: Context, *, default_timeout_s: float) -> "Call":
+        """With an id of ours, and the caller's deadline, or the default one. Its message may not have come yet."""
         remaining_s = context.time_remaining()
         now = asyncio.get_running_loop().time()
         return cls(
             method=method,
-            request_id=request_id if REQUEST_ID.fullmatch(request_id) else secrets.token_hex(16),
+            request_id=secrets.token_hex(16),
             started=time.perf_counter(),
             is_retry=any(name in PREVIOUS_ATTEMPTS for name, _ in context.invocation_metadata() or ()),
             deadline=now + (default_timeout_s if remaining_s is None else remaining_s),
         )
+
+    def take_id(self, request: Any) -> None:
+        """The caller's, where its message has one that may be shown."""
+        sent = getattr(request, "request_id", "")
+        if REQUEST_ID.fullmatch(sent):
+            self.request_id = sent
 
     @property
     def elapsed_us(self) -> int:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from dataclasses import replace
 
+from gateway.access import find_caller
 from gateway.calls import Call
 from gateway.errors import CallError, explain, rich_status, unavailable
 from gateway.observers import note_end
@@ -22,9 +23,9 @@ from qwen3.inference.v1.embedding_pb2 import (
 )
 
 
-def validate_chunk(request: EmbedRequest, stream: Call, parts: Parts) -> EmbedTask:
+def validate_chunk(request: EmbedRequest, call: Call, parts: Parts) -> EmbedTask:
     """By what is served now: models and their revisions come and go during a stream. Raises CallError."""
-    return validate_embed(request, parts.registry.catalog, parts.limits, caller=stream.caller, usual_lane=Lane.BULK)
+    return validate_embed(request, parts.registry.catalog, parts.limits, caller=call.caller, usual_lane=Lane.BULK)
 
 
 async def answer_chunk(
@@ -70,6 +71,7 @@ async def _embed_patiently(
 
 
 async def _embed(request: EmbedRequest, call: Call, parts: Parts) -> EmbedResponse:
+    find_caller(call)  # what a tenant may do, or whether it is one, can have changed since the stream began
     if not parts.registry.catalog.reachable:  # before anything is tokenised: thousands of chunks may wait for Redis
         raise unavailable("QUEUE_AWAY", "the queue cannot be reached")
     return await embed(validate_chunk(request, call, parts), call, parts)

@@ -84,7 +84,9 @@ class GatewaySettings(Settings):
     max_connection_age_s: PositiveFloat | None = Field(
         None, description="seconds after which a connection is closed in order, so that clients spread anew"
     )
-    default_timeout_s: PositiveFloat = Field(30.0, description="deadline, s, of a call whose client sets none")
+    default_timeout_s: PositiveFloat = Field(
+        30.0, description="deadline, s, of a call whose client sets none, and of every call's first message"
+    )
     lame_duck_s: NonNegativeFloat = Field(
         0.5, description="seconds that new calls are served after SIGTERM, while health says NOT_SERVING"
     )

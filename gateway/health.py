@@ -5,18 +5,17 @@ derives every answer from the catalog.
 """
 
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from gateway.calls import Context
 from gateway.errors import CallError
 from gateway.registry import Catalog, Registry
 from jobqueue.messages import Operation
 from qwen3.inference.v1 import embedding_pb2, model_pb2, rerank_pb2, tokenizer_pb2
-
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 _EMBEDDING = embedding_pb2.DESCRIPTOR.services_by_name["EmbeddingService"].full_name
 _RERANK = rerank_pb2.DESCRIPTOR.services_by_name["RerankService"].full_name
@@ -46,16 +45,10 @@ class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # th
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._draining = False
-        self._closed = False
 
     def drain(self) -> None:
         """Say NOT_SERVING from now on. Watches go on: clients begin those that end anew, and at once."""
         self._draining = True
-        self._registry.notify()
-
-    def close(self) -> None:
-        """End the watches, which would hold up the server's stop."""
-        self._closed = True
         self._registry.notify()
 
     async def Check(self, request: Any, context: Context) -> Any:
@@ -74,7 +67,7 @@ class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # th
 
     async def Watch(self, request: Any, context: Context) -> AsyncIterator[Any]:
         last = None
-        while not self._closed:
+        while True:
             update = self._registry.next_update()
             status = self._status(request.service)
             if status != last:

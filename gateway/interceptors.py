@@ -4,27 +4,23 @@ import asyncio
 import contextlib
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias, cast
 
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from gateway.access import OURS, Identify, check_method
-from gateway.calls import Call, current_call
+from gateway.access import OURS, Identify, find_caller
+from gateway.calls import Call, Context, Metadata, current_call
 from gateway.errors import CallError, explain, trailing_metadata, unavailable
 from gateway.observers import CallObserver, note_end
 
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 
 
-@dataclass(frozen=True, slots=True)
-class _Malformed:
-    """Stands for a request whose bytes do not parse, which gRPC would otherwise answer by itself, and badly."""
-
-    reason: str
+# Stands for a request whose bytes do not parse, which gRPC would otherwise answer by itself, and badly.
+_MALFORMED = object()
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -44,11 +40,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._identify = identify
         self._observers = observers
         self._draining = draining
+        self._handlers: dict[str, Handler] = {}  # gRPC asks anew for each call
         self._in_flight: set[asyncio.Task[Any]] = set()
+        self._others: set[asyncio.Task[Any]] = set()  # of services that are not ours
 
     async def drain(self, grace_s: float) -> None:
-        """Let calls in flight finish, once the server takes no new ones; those that outlast the grace go elsewhere."""
+        """Let calls in flight finish, once the server takes no new ones; those that outlast the grace go elsewhere.
+
+        So do at once those of other services, such as watches of health, which have no end of their own.
+        """
         self._draining.set()
+        for call in self._others:
+            call.cancel()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
                 while self._in_flight:
@@ -63,29 +66,40 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
-        handler = await continuation(handler_call_details)
-        if handler is None:  # an unknown method, which gRPC answers with UNIMPLEMENTED
-            return handler
         method = handler_call_details.method
+        if method not in self._handlers:
+            handler = await continuation(handler_call_details)
+            if handler is None:  # an unknown method, which gRPC answers with UNIMPLEMENTED
+                return None
+            self._handlers[method] = self._around(handler, method)
+        return self._handlers[method]
+
+    def _around(self, handler: Any, method: str) -> Handler:
         codec = {
             "request_deserializer": _tolerant(handler.request_deserializer),
             "response_serializer": handler.response_serializer,
         }
+        # As if all clients sent streams: where gRPC reads a call's only message, it does so before it asks us anything,
+        # of clients that nobody knows, and waits for the rest of it for ever.
         if handler.unary_unary:
-            return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, method), **codec)
+            return grpc.stream_unary_rpc_method_handler(self._unary(handler.unary_unary, method), **codec)
         if handler.unary_stream:
-            return grpc.unary_stream_rpc_method_handler(self._streaming(handler.unary_stream, method), **codec)
+            behavior = _after_reading(handler.unary_stream)
+            return grpc.stream_stream_rpc_method_handler(self._streaming(behavior, method), **codec)
         if handler.stream_stream:
             return grpc.stream_stream_rpc_method_handler(self._streaming(handler.stream_stream, method), **codec)
         raise NotImplementedError(f"{method} streams requests only")
 
     def _unary(self, behavior: Any, method: str) -> Any:
-        async def handle(request: Any, context: Context) -> Any:
-            call = Call.begin(method, request, context, default_timeout_s=self._default_timeout_s)
-            response = error = None
+        async def handle(_: Any, context: Context) -> Any:
+            call = Call.begin(method, context, default_timeout_s=self._default_timeout_s)
+            request = response = error = None
             try:
-                self._begin(call, request, context)
-                async with asyncio.timeout_at(call.deadline):
+                self._begin(call, context)
+                async with asyncio.timeout_at(self._message_due(call)) as timeout:
+                    request = await _read(context)
+                    timeout.reschedule(call.deadline)
+                    call.take_id(request)
                     response = await behavior(request, context)
             except asyncio.CancelledError:
                 error = self._explain_cancellation(call)
@@ -105,14 +119,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         A generator that gRPC itself reads would not be closed when the call ends, only some time later.
         """
 
-        async def handle(request: Any, context: Context) -> None:
-            call = Call.begin(method, request, context, default_timeout_s=math.inf)
+        async def handle(requests: Any, context: Context) -> None:
+            call = Call.begin(method, context, default_timeout_s=math.inf)
             error = None
             try:
-                self._begin(call, request, context)
+                self._begin(call, context)
                 async with (
                     asyncio.timeout_at(call.deadline),
-                    contextlib.aclosing(behavior(_checked(request), context)) as responses,
+                    contextlib.aclosing(behavior(_each_checked(requests), context)) as responses,
                 ):
                     async for response in responses:
                         await _write(context, response)
@@ -127,18 +141,26 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return handle
 
-    def _begin(self, call: Call, request: Any, context: Context) -> None:
+    def _message_due(self, call: Call) -> float:
+        """Clients may wait for long, but not keep others waiting: a call takes room before its message is there."""
+        return min(call.deadline, asyncio.get_running_loop().time() + self._default_timeout_s)
+
+    def _begin(self, call: Call, context: Context) -> None:
         """Raises CallError where the call may not go on."""
         current_call.set(call)
-        metadata = cast("Sequence[tuple[str, str | bytes]]", context.invocation_metadata() or ())
+        metadata = cast("Metadata", context.invocation_metadata() or ())
         for observer in self._observers:
             observer.began(call, metadata)
-        if call.method.startswith(OURS):  # other services, health first, answer as long as there is somebody to ask
+        task = cast("asyncio.Task[Any]", asyncio.current_task())  # handlers run in tasks
+        if call.method.startswith(OURS):
             self._check_room()
-            self._in_flight.add(cast("asyncio.Task[Any]", asyncio.current_task()))  # handlers run in tasks
-        call.caller = self._identify(call.method, metadata, context)
-        check_method(call.caller, call.method)
-        _check_parsed(request)
+            self._in_flight.add(task)
+        elif self._draining.is_set():
+            raise _draining()
+        else:  # health first, they answer as long as there is somebody to ask
+            self._others.add(task)
+        call.identify = partial(self._identify, call.method, metadata, context)
+        find_caller(call)
 
     def _explain_cancellation(self, call: Call) -> CallError | None:
         """None where the client hung up: then the exception goes on. Otherwise it was `drain`."""
@@ -148,7 +170,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return None
 
     def _end(self, call: Call, error: CallError | None, *, code: str = "OK") -> None:
-        self._in_flight.discard(cast("asyncio.Task[Any]", asyncio.current_task()))
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._in_flight.discard(task)
+        self._others.discard(task)
         note_end(self._observers, call, error, code=code)
 
     def _check_room(self) -> None:
@@ -188,27 +212,44 @@ def _tolerant(deserialize: Any) -> Any:
     def parse(data: bytes) -> Any:
         try:
             return deserialize(data)
-        except DecodeError as error:
-            return _Malformed(str(error))
+        except DecodeError:
+            return _MALFORMED
 
     return parse
 
 
-def _check_parsed(request: Any) -> None:
-    if isinstance(request, _Malformed):
-        raise CallError(
-            code=grpc.StatusCode.INVALID_ARGUMENT,
-            reason="MALFORMED_REQUEST",
-            message="the request's bytes do not parse as its message",
-        )
+async def _read(context: Context) -> Any:
+    """A call's only message. Raises CallError where there is none, or it does not parse."""
+    request = await context.read()
+    if request is grpc.aio.EOF:
+        raise _malformed("the call came without its message")
+    return _parsed(request)
 
 
-def _checked(request: Any) -> Any:
-    """The same request; of a stream, an iterator that raises CallError at one that does not parse."""
-    return _each_checked(request) if isinstance(request, AsyncIterator) else request
+def _after_reading(behavior: Any) -> Any:
+    """The same for a client's stream, of which it gets the only message."""
+
+    async def answer(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+        request = await anext(requests, None)
+        if request is None:
+            raise _malformed("the call came without its message")
+        async with contextlib.aclosing(behavior(request, context)) as responses:
+            async for response in responses:
+                yield response
+
+    return answer
 
 
 async def _each_checked(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
     async for request in requests:
-        _check_parsed(request)
-        yield request
+        yield _parsed(request)
+
+
+def _parsed(request: Any) -> Any:
+    if request is _MALFORMED:
+        raise _malformed("the request's bytes do not parse as its message")
+    return request
+
+
+def _malformed(message: str) -> CallError:
+    return CallError(code=grpc.StatusCode.INVALID_ARGUMENT, reason="MALFORMED_REQUEST", message=message)

@@ -118,7 +118,6 @@ async def _drain(
     await asyncio.sleep(settings.lame_duck_s)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(server.stop(settings.drain_grace_s + LAST_WORDS_S))
-        health.close()
         tasks.create_task(calls.drain(settings.drain_grace_s))
 
 
@@ -179,6 +178,7 @@ def _limits(settings: GatewaySettings) -> Limits:
 def _stream_limits(settings: GatewaySettings) -> StreamLimits:
     return StreamLimits(
         max_chunks=settings.max_stream_chunks,
+        config_timeout_s=settings.default_timeout_s,
         chunk_timeout_s=settings.stream_chunk_timeout_s,
         max_age_s=settings.max_connection_age_s,
     )

@@ -1,12 +1,12 @@
 """The Prometheus metrics of calls. Every label has few values, and none that a caller could make up."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from gateway.calls import Call, Work
+from gateway.calls import Call, Metadata, Work
 from gateway.questions import Sources
 from jobqueue.messages import Result
 from qwen3.inference.v1 import embedding_pb2, model_pb2, rerank_pb2, tokenizer_pb2
@@ -46,7 +46,7 @@ class CallMetrics:
         self._tenant_tokens = counter("tenant_tokens", "Tokens of what each tenant was answered", "tenant")
         self._tenants = _Tenants()
 
-    def began(self, call: Call, metadata: Sequence[tuple[str, str | bytes]]) -> None:  # noqa: ARG002 - as CallObserver
+    def began(self, call: Call, metadata: Metadata) -> None:  # noqa: ARG002 - as CallObserver
         method = _method(call)
         if method is not None:
             self._in_flight(method).inc()

@@ -5,14 +5,14 @@ from typing import Protocol
 
 import structlog
 
-from gateway.calls import Call
+from gateway.calls import Call, Metadata
 from gateway.errors import CallError
 
 log = structlog.get_logger()
 
 
 class CallObserver(Protocol):
-    def began(self, call: Call, metadata: Sequence[tuple[str, str | bytes]]) -> None:
+    def began(self, call: Call, metadata: Metadata) -> None:
         """The first thing that happens to a call, or to a chunk of a stream, which has no metadata of its own."""
         ...
 
@@ -30,7 +30,7 @@ def note_end(observers: Sequence[CallObserver], call: Call, error: CallError | N
 class CallLog:
     """One line a call, without any text of it."""
 
-    def began(self, call: Call, metadata: Sequence[tuple[str, str | bytes]]) -> None:
+    def began(self, call: Call, metadata: Metadata) -> None:
         """Nothing is written before the end."""
 
     def ended(self, call: Call, code: str, reason: str | None) -> None:

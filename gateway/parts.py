@@ -18,6 +18,7 @@ class StreamLimits:
     """Of one EmbedStream. `max_age_s` None: it may go on for ever."""
 
     max_chunks: int
+    config_timeout_s: float
     chunk_timeout_s: float
     max_age_s: float | None
 

@@ -14,6 +14,7 @@ import structlog
 import uvloop
 
 from gateway.config import GatewaySettings
+from gateway.grpc_logs import hide_what_clients_sent
 from gateway.life import serve
 from jobqueue.errors import UnsuitableServerError
 from runtime.errors import SettingError
@@ -35,6 +36,7 @@ def main() -> None:
 
 def run(settings: GatewaySettings) -> int:
     """Serve until a signal; the exit code, after the reason in the log where it is not 0."""
+    hide_what_clients_sent()
     try:
         uvloop.run(_serve(settings))
     except (UnsuitableServerError, SettingError) as error:

@@ -111,6 +111,7 @@ class _Place:
     def __init__(self, plan: _Plan) -> None:
         self._plan = plan
         self._running: set[Child] = set()
+        self._draining: dict[Child, asyncio.Task[None]] = {}
         self._deaths_s: list[float] = []
         self._changing = asyncio.Lock()
 
@@ -138,12 +139,17 @@ class _Place:
         return child
 
     async def _drain(self, child: Child) -> None:
-        await child.stop(hurry=self._plan.stop.hurry, limit_s=self._plan.stop_limit_s)
+        """Asked once, since a second signal would cut its calls; and it goes on, should who waits for it give up."""
+        if child not in self._draining:
+            stopping = child.stop(hurry=self._plan.stop.hurry, limit_s=self._plan.stop_limit_s)
+            self._draining[child] = asyncio.create_task(stopping)
+        await asyncio.shield(self._draining[child])
 
     async def _watch(self, child: Child) -> None:
         """Start another one if it dies unasked. Raises ServiceError where that happens too often."""
         await child.exited()
         self._running.discard(child)
+        self._draining.pop(child, None)
         mark_process_dead(child.pid, self._plan.metrics_folder)  # type: ignore[no-untyped-call]  # the library's
         if child is self._serving:
             await asyncio.sleep(self._delay_s(child))

@@ -16,6 +16,8 @@ from gateway.service import add_services
 from runtime.errors import SettingError
 
 MOST_PENDING = 2**31 - 1
+# A key, a token of some proxy and a trace are a few KiB. gRPC's own limits take 90 KiB, and refuse less by chance.
+MAX_METADATA_BYTES = 16 * 1024
 # A client may ask every 10 s, with some jitter, whether we live; one that asks in a flood is cut off.
 MIN_PING_INTERVAL_MS = 5_000
 # We ask of our own accord, so that a client whose machine is gone does not hold a connection for hours.
@@ -46,6 +48,8 @@ def _options(settings: GatewaySettings) -> Sequence[tuple[str, Any]]:
         ("grpc.so_reuseport", int(settings.processes > 1)),
         ("grpc.max_receive_message_length", settings.max_request_bytes),
         ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
+        ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
         # Beyond these gRPC cancels calls at random, without a word; our own limit answers them.
         ("grpc.server.max_pending_requests", MOST_PENDING),
         ("grpc.server.max_pending_requests_hard_limit", MOST_PENDING),

@@ -2,11 +2,10 @@
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Any, TypeAlias
 
 import grpc.aio
 
-from gateway.calls import current_call
+from gateway.calls import Context, current_call
 from gateway.parts import Parts
 from gateway.prompts import embed_prompt, rerank_prompt
 from gateway.responses import (
@@ -37,8 +36,6 @@ from qwen3.inference.v1 import (
     tokenizer_pb2,
     tokenizer_pb2_grpc,
 )
-
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):

@@ -1,6 +1,6 @@
 """EmbedStream: any number of chunks over one stream.
 
-1. The first message is the config. What is wrong with it ends the stream.
+1. The first message is the config, which has to come soon. What is wrong with it ends the stream.
 2. A chunk is read once there is room for it: a few are in flight, each from then until its answer is written.
 3. Every chunk is a call of its own and is answered when it is done. An error ends the chunk, not the stream.
 4. A chunk for which the queue has no room waits, and the intake with it: that is the client's back-pressure.
@@ -85,7 +85,8 @@ class _Stream:
 
     async def _read(self, requests: AsyncIterator[EmbedStreamRequest], tasks: asyncio.TaskGroup) -> None:
         """Start on chunks until the client has sent all. Raises CallError."""
-        config = _config_of(await anext(requests, None))
+        async with asyncio.timeout(self._parts.stream_limits.config_timeout_s):  # who never sends it may not stay
+            config = _config_of(await anext(requests, None))
         self._check_config(config)
         await self._room.acquire()
         async for request in requests:

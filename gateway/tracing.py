@@ -5,7 +5,6 @@ callers have no trace, a share is traced. An untraced call costs the look for a 
 """
 
 import re
-from collections.abc import Sequence
 from random import random
 from typing import cast
 
@@ -14,7 +13,7 @@ from opentelemetry.trace import SpanKind, Tracer, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from gateway.access import OURS
-from gateway.calls import Call, Work
+from gateway.calls import Call, Metadata, Work
 from gateway.spans import Attributes, CallTrace
 
 _OPERATIONS = {"Embed": "embeddings", "EmbedStream": "embeddings", "Rerank": "rerank"}
@@ -33,7 +32,7 @@ class CallTraces:
         self._tracer = tracer
         self._share = share
 
-    def began(self, call: Call, metadata: Sequence[tuple[str, str | bytes]]) -> None:
+    def began(self, call: Call, metadata: Metadata) -> None:
         if call.chunk_id is not None:
             if call.trace is not None:  # the stream's
                 call.trace = call.trace.branch(f"{_rpc(call)} chunk", {"qwen3.chunk_id": call.chunk_id})
@@ -44,7 +43,7 @@ class CallTraces:
         if call.trace is not None:
             call.trace.end(_attributes(call, code, reason), is_failure=code in _FAILURES)
 
-    def _begin(self, call: Call, metadata: Sequence[tuple[str, str | bytes]]) -> CallTrace | None:
+    def _begin(self, call: Call, metadata: Metadata) -> CallTrace | None:
         context = Context()
         if headers := {name: value for name, value in metadata if name in _HEADERS}:
             if _UNSAMPLED.fullmatch(str(headers.get("traceparent"))):  # reading all of it costs ten times as much

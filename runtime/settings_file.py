@@ -18,7 +18,7 @@ def read_table(file: Path, table: str) -> dict[str, Any]:
         tables = tomllib.loads(file.read_bytes().decode())
     except OSError as error:
         raise SettingError(f"--config (QWEN3_CONFIG) = {str(file)!r}: {error.strerror}") from error
-    except ValueError as error:  # neither UTF-8 nor TOML
+    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or a number or nesting beyond Python's limits
         raise SettingError(f"--config (QWEN3_CONFIG) = {str(file)!r}: not TOML: {error}") from error
     problems = [problem for name, value in tables.items() if (problem := _problem(name, value))]
     if problems:

@@ -1,4 +1,8 @@
-"""Where settings come from: the file, the environment, the command line; later wins. Messages say where."""
+"""Where settings come from: the file, the environment, the command line; later wins. Messages say where.
+
+pydantic-settings reads the environment only. Its other sources take a missing file for an empty one, repeat a mistyped
+flag with its value, which may be a secret, and do not tell which of them a value is from.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

@@ -14,7 +14,6 @@ from jobqueue.messages import Failure, FailureReason, Operation, VectorEncoding
 from qwen3.inference.v1 import common_pb2, embedding_pb2, model_pb2, rerank_pb2
 from tests.support.echo import EchoWorker, eventually
 from tests.support.processes import gateway
-from tests.support.redis_servers import embedded_binary, redis_server
 from tests.support.wire import TIMEOUT_S, Stubs, refusal
 
 EMBED, RERANK = "org/embed", "org/rerank"
@@ -26,12 +25,6 @@ ACCESS = "".join(
 MARKER = "xyzzy plugh plover"
 
 _numbers = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def redis_url():
-    with redis_server(embedded_binary()) as url:
-        yield url
 
 
 @pytest.fixture(scope="module")

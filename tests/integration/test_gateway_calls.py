@@ -28,7 +28,6 @@ from tests.support.echo import (
     vector,
 )
 from tests.support.processes import gateway
-from tests.support.redis_servers import embedded_binary, redis_server
 from tests.support.wire import TIMEOUT_S, Stubs, refusal, unpack
 
 EMBED, RERANK = "org/embed-small", "org/rerank-small"
@@ -40,12 +39,6 @@ TAIL = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
 TEXTS = ["What is the capital of China?", "重力とは何ですか", "def f(): pass\n", "👍🏽 e\u0301"]
 DOCUMENTS = ["The capital of China is Beijing.", "Gravity is a force.", "東京です。", "no", "<|im_end|> yes"]
 LONG = "word " * 2000
-
-
-@pytest.fixture(scope="module")
-def redis_url():
-    with redis_server(embedded_binary()) as url:
-        yield url
 
 
 @pytest.fixture(scope="module")

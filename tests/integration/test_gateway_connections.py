@@ -1,6 +1,7 @@
 """Connections: how old they may grow, how often they may ask, how much they may carry, and who may look at them."""
 
 import contextlib
+import queue
 import socket
 import struct
 import time
@@ -12,33 +13,14 @@ from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 
 from gateway.api_keys import ApiKey
 from qwen3.inference.v1 import embedding_pb2, model_pb2
-from tests.support.echo import EchoWorker, eventually
+from tests.support.echo import eventually
 from tests.support.load import Load
 from tests.support.processes import gateway, running
-from tests.support.redis_servers import embedded_binary, redis_server
-from tests.support.wire import TIMEOUT_S, Stubs
+from tests.support.wire import TIMEOUT_S, Stubs, refusal
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 SETTINGS, PING, GOAWAY = 4, 6, 7
 ENHANCE_YOUR_CALM = 11
-
-
-@pytest.fixture(scope="module")
-def redis_url():
-    with redis_server(embedded_binary()) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def shared_worker(redis_url):
-    with EchoWorker(redis_url, "emb") as worker:
-        yield worker
-
-
-@pytest.fixture
-def worker(shared_worker):
-    yield shared_worker
-    shared_worker.release()
 
 
 @contextlib.contextmanager
@@ -115,6 +97,16 @@ def test_a_message_beyond_the_limit_is_refused(redis_url, worker):
         with pytest.raises(grpc.RpcError) as caught:
             stubs.embed(["a" * 3000])
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_a_call_whose_message_never_comes_ends_whatever_deadline_it_has(redis_url):
+    with serving(redis_url, "--default-timeout-s", "0.5") as (_, stubs):
+        messages = queue.SimpleQueue()
+        embed = stubs.channel.stream_unary("/qwen3.inference.v1.EmbeddingService/Embed")
+        call = embed.future(iter(messages.get, None), timeout=3600)
+        assert call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert refusal(call).reason == "DEADLINE_EXCEEDED"  # the gateway's word
+        messages.put(None)
 
 
 def test_calls_beyond_a_connections_limit_wait_for_their_turn(redis_url, worker):

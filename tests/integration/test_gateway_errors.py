@@ -8,9 +8,8 @@ import redis
 
 from jobqueue.messages import Failure, FailureReason, Result
 from qwen3.inference.v1 import common_pb2, embedding_pb2
-from tests.support.echo import EchoWorker, eventually
+from tests.support.echo import eventually
 from tests.support.processes import gateway
-from tests.support.redis_servers import embedded_binary, redis_server
 from tests.support.wire import TIMEOUT_S, Stubs, refusal
 
 PACKAGE = "qwen3.inference.v1"
@@ -24,27 +23,6 @@ UNARY = {
     "/grpc.health.v1.Health/Check": b"\x0a",
 }
 GARBAGE = [b"\xff\xff\xff\xff", b"\x12\x7f", b"\x00", b"not a message"]
-
-
-@pytest.fixture(scope="module")
-def redis_url():
-    with redis_server(embedded_binary()) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def shared_worker(redis_url):
-    with EchoWorker(redis_url, "emb") as worker:
-        yield worker
-
-
-@pytest.fixture
-def worker(shared_worker):
-    """The worker, answering; afterwards its queue is empty again."""
-    yield shared_worker
-    shared_worker.answer = None
-    shared_worker.release()
-    eventually(lambda: shared_worker.num_queued() == 0)
 
 
 @pytest.fixture(scope="module")

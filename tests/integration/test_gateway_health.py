@@ -11,7 +11,6 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from jobqueue.messages import Operation
 from tests.support.echo import EchoWorker, eventually
 from tests.support.processes import gateway
-from tests.support.redis_servers import embedded_binary, redis_server
 from tests.support.wire import TIMEOUT_S, refusal
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -20,12 +19,6 @@ SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 EMBEDDING, RERANK, TOKENIZER, MODEL = (
     f"qwen3.inference.v1.{name}Service" for name in ("Embedding", "Rerank", "Tokenizer", "Model")
 )
-
-
-@pytest.fixture(scope="module")
-def redis_url():
-    with redis_server(embedded_binary()) as url:
-        yield url
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +99,11 @@ def test_draining_is_told_to_watches_and_ends_them(redis_url, embedder):
         assert [next(stream).status for stream in streams] == [SERVING] * 3
         assert next(unknown).status == SERVICE_UNKNOWN
         process.signal(signal.SIGTERM)
-        assert [[response.status for response in stream] for stream in streams] == [[NOT_SERVING]] * 3
-        assert list(unknown) == []
+        assert [next(stream).status for stream in streams] == [NOT_SERVING] * 3
+        for stream in (*streams, unknown):
+            with pytest.raises(grpc.RpcError) as caught:
+                next(stream)
+            assert refusal(caught.value).reason == "DRAINING"
         assert process.wait() == 0
 
 

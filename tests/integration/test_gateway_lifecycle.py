@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import queue
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import grpc
 import pytest
 import redis
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from jobqueue.connection import connect
 from jobqueue.messages import Operation
@@ -56,24 +58,6 @@ def durable_redis():
         server = DurableRedis(Path(folder))
         yield server
         server.kill()
-
-
-@pytest.fixture(scope="module")
-def redis_url():
-    with redis_server(embedded_binary()) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def shared_worker(redis_url):
-    with EchoWorker(redis_url, "emb") as worker:
-        yield worker
-
-
-@pytest.fixture
-def worker(shared_worker):
-    yield shared_worker
-    shared_worker.release()
 
 
 @contextlib.contextmanager
@@ -189,7 +173,9 @@ def test_a_stop_finishes_calls_in_flight_and_refuses_new_ones(redis_url, worker,
         eventually(lambda: worker.num_queued() == 1)
         process.signal(number)
         assert next(watch).status == NOT_SERVING
-        assert list(watch) == []  # it ends when connections are closed for new calls
+        with pytest.raises(grpc.RpcError) as caught:  # when connections are closed for new calls
+            next(watch)
+        assert refusal(caught.value).reason == "DRAINING"
         with pytest.raises(grpc.RpcError) as caught:
             stubs.embed(["text"])
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
@@ -197,6 +183,18 @@ def test_a_stop_finishes_calls_in_flight_and_refuses_new_ones(redis_url, worker,
         worker.release()
         assert len(call.result().embeddings) == 1
         assert process.wait() == 0
+
+
+def test_open_streams_of_other_services_do_not_hold_up_a_stop(redis_url, shared_worker):
+    with serving(redis_url, "--drain-grace-s", "300") as (process, stubs):
+        messages = queue.SimpleQueue()
+        messages.put(reflection_pb2.ServerReflectionRequest(list_services=""))
+        reflection = reflection_pb2_grpc.ServerReflectionStub(stubs.channel)
+        stream = reflection.ServerReflectionInfo(iter(messages.get, None))
+        assert next(stream).list_services_response.service
+        assert process.stop() == 0
+        assert refusal(stream).reason == "DRAINING"
+        messages.put(None)
 
 
 def test_a_lame_duck_says_that_it_is_not_serving_and_serves(redis_url, shared_worker):

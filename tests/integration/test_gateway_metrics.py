@@ -20,24 +20,6 @@ HTTP = ("--http-listen", "127.0.0.1:0")
 MARKER = "xyzzy-plugh-plover"
 
 
-@pytest.fixture(scope="module")
-def redis_url():
-    with redis_server(embedded_binary()) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def shared_worker(redis_url):
-    with EchoWorker(redis_url, "emb") as worker:
-        yield worker
-
-
-@pytest.fixture
-def worker(shared_worker):
-    yield shared_worker
-    shared_worker.release()
-
-
 def embed_request() -> embedding_pb2.EmbedRequest:
     return embedding_pb2.EmbedRequest(config=embedding_pb2.EmbedConfig(), inputs=["text"])
 

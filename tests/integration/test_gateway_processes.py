@@ -20,24 +20,6 @@ from tests.support.wire import TIMEOUT_S, Stubs
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
-@pytest.fixture(scope="module")
-def redis_url():
-    with redis_server(embedded_binary()) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def shared_worker(redis_url):
-    with EchoWorker(redis_url, "emb") as worker:
-        yield worker
-
-
-@pytest.fixture
-def worker(shared_worker):
-    yield shared_worker
-    shared_worker.release()
-
-
 def children_of(process) -> list[psutil.Process]:
     return psutil.Process(process.pid).children()
 
@@ -57,7 +39,8 @@ def serving_pids(process) -> set[int]:
 
 @contextlib.contextmanager
 def stubs(address: str):
-    found = Stubs(address)
+    """Over a connection of its own: channels of one process share theirs otherwise, and so all meet one gateway."""
+    found = Stubs(address, grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]))
     yield found
     found.channel.close()
 
@@ -130,14 +113,25 @@ def test_processes_that_die_before_they_are_ready_end_the_parent_with_the_reason
         assert "noeviction" in last["error"]
 
 
+def embed_later(client: Stubs, text: str) -> grpc.Future:
+    return client.embedding.Embed.future(embedding_pb2.EmbedRequest(inputs=[text]), timeout=TIMEOUT_S)
+
+
+@contextlib.contextmanager
+def calls_in_flight(address: str, worker: EchoWorker):
+    """Eight, each on a connection of its own, that wait for the worker."""
+    worker.hold()
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(stubs(address)) for _ in range(8)]
+        calls = [embed_later(client, f"text {number}") for number, client in enumerate(clients)]
+        eventually(lambda: worker.num_queued() == len(calls))
+        yield calls
+
+
 def test_a_stop_lets_calls_in_flight_finish_in_all_processes(redis_url, worker):
     with gateway(redis_url, "--processes", "2", "--drain-grace-s", "300") as (process, address):
         children = children_of(process)
-        worker.hold()
-        with contextlib.ExitStack() as stack:
-            clients = [stack.enter_context(stubs(address)) for _ in range(8)]
-            calls = [embed_later(client, f"text {number}") for number, client in enumerate(clients)]
-            eventually(lambda: worker.num_queued() == len(calls))
+        with calls_in_flight(address, worker) as calls:
             process.signal(signal.SIGTERM)
             eventually(lambda: process.log.count('"draining"') == 2)
             worker.release()
@@ -146,8 +140,16 @@ def test_a_stop_lets_calls_in_flight_finish_in_all_processes(redis_url, worker):
         assert all(is_gone(child) for child in children)
 
 
-def embed_later(client: Stubs, text: str) -> grpc.Future:
-    return client.embedding.Embed.future(embedding_pb2.EmbedRequest(inputs=[text]), timeout=TIMEOUT_S)
+def test_a_stop_in_the_middle_of_a_restart_cuts_no_call(redis_url, worker):
+    with gateway(redis_url, "--processes", "2", "--drain-grace-s", "300") as (process, address):
+        with calls_in_flight(address, worker) as calls:
+            process.signal(signal.SIGHUP)
+            eventually(lambda: process.log.count('"draining"') == 1)
+            process.signal(signal.SIGTERM)
+            eventually(lambda: process.log.count('"draining"') == 3)
+            worker.release()
+            assert [len(call.result().embeddings) for call in calls] == [1] * len(calls)
+        assert process.wait() == 0
 
 
 def test_a_second_signal_kills_at_once(redis_url, worker):

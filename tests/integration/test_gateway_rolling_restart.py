@@ -10,16 +10,9 @@ from qwen3.inference.v1 import embedding_pb2, embedding_pb2_grpc
 from tests.support.echo import EchoWorker, eventually
 from tests.support.load import Load, open_channel
 from tests.support.processes import gateway, running
-from tests.support.redis_servers import embedded_binary, redis_server
 from tests.support.wire import TIMEOUT_S
 
 NUM_RESTARTS = 2
-
-
-@pytest.fixture(scope="module")
-def redis_url():
-    with redis_server(embedded_binary()) as url:
-        yield url
 
 
 @pytest.fixture

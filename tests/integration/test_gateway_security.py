@@ -17,7 +17,6 @@ from qwen3.inference.v1 import common_pb2, embedding_pb2, model_pb2, tokenizer_p
 from tests.support.certificates import Authority, TlsFiles, channel_credentials, served_certificate
 from tests.support.echo import EchoWorker, eventually
 from tests.support.processes import gateway, running
-from tests.support.redis_servers import embedded_binary, redis_server
 from tests.support.wire import TIMEOUT_S, Stubs, refusal
 
 MARKER = "xyzzy-plugh-plover"
@@ -67,12 +66,6 @@ class Authorization(
         return continuation(details._replace(metadata=self._metadata), request)
 
     intercept_unary_stream = intercept_stream_stream = intercept_unary_unary
-
-
-@pytest.fixture(scope="module")
-def redis_url():
-    with redis_server(embedded_binary()) as url:
-        yield url
 
 
 @pytest.fixture(scope="module")

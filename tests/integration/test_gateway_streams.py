@@ -34,28 +34,6 @@ SMALL_WINDOWS = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_
 
 
 @pytest.fixture(scope="module")
-def redis_url():
-    with redis_server(embedded_binary()) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def shared_worker(redis_url):
-    with EchoWorker(redis_url, "emb") as worker:
-        yield worker
-
-
-@pytest.fixture
-def worker(shared_worker):
-    """Answers, has no jobs, and has seen none."""
-    eventually(lambda: shared_worker.num_queued() == 0)
-    shared_worker.jobs.clear()
-    yield shared_worker
-    shared_worker.answer = None
-    shared_worker.release()
-
-
-@pytest.fixture(scope="module")
 def service(redis_url, shared_worker):
     with gateway(redis_url, "--max-stream-chunks", str(MAX_CHUNKS)) as found:
         yield found

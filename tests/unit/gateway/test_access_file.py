@@ -73,6 +73,8 @@ BAD = {
     "nothing": ("", "tenants: Field required"),
     "no tenants": ("[tenants]", "tenants: "),
     "no TOML": ("tenants", "is not TOML"),
+    "an endless number": (f"a = {'9' * 5000}", "is not TOML"),
+    "endless nesting": (f"a = {'[' * 5000}", "is not TOML"),
     "an unknown key": (TENANT + "colour = 1", "tenants.a.colour: Extra inputs"),
     "a key of no tenant": (KEY_TABLE, "tenants.a.models: Field required"),
     "no models": ("[tenants.a]\nmodels = []", "tenants.a.models: "),

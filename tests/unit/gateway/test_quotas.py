@@ -6,14 +6,14 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
-from gateway.callers import ANYBODY, Caller, Quota
+from gateway.callers import ANYBODY, Caller
 from gateway.calls import Call
 from gateway.errors import CallError, trailing_metadata
 from gateway.quotas import Quotas
 from gateway.tenants import FIRST_MEAN_S, MOST_SPREAD_S, Tenant, Turns
 from jobqueue.connection import connect_async
 from jobqueue.errors import QueueAwayError
-from jobqueue.quotas import Limit, Refusal
+from jobqueue.quotas import Limit, Quota, Refusal
 
 NOBODY_URL = "unix:///nobody/listens/here.sock"
 

@@ -112,7 +112,7 @@ def make_parts(catalog, limits, queue, recorder):
     tokenization = Tokenization(num_threads=1)
 
     def make(in_catalog=catalog, **stream) -> Parts:
-        defaults = {"max_chunks": MAX_CHUNKS, "chunk_timeout_s": 60.0, "max_age_s": None}
+        defaults = {"max_chunks": MAX_CHUNKS, "config_timeout_s": 60.0, "chunk_timeout_s": 60.0, "max_age_s": None}
         return Parts(
             registry=SimpleNamespace(catalog=in_catalog),
             tokenization=tokenization,

@@ -212,6 +212,7 @@ def test_what_is_of_no_program_is_refused_by_name(capfd, file, text, reason):
     ("content", "reason"),
     [
         ("[gateway]\nsecret = \n", "not TOML: Invalid value (at line 2, column 10)"),
+        ("a = " + "[" * 5000, "not TOML: maximum recursion depth exceeded"),
         (b"\xff\xfe", "not TOML: 'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"),
     ],
 )
