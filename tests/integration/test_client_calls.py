@@ -26,7 +26,6 @@ from qwen3_client.scoring import cosine, dot, hamming
 from tests.support.clients import CLIENTS
 from tests.support.echo import NATIVE_DIMENSIONS, EchoWorker, eventually, probability
 from tests.support.processes import gateway
-from tests.support.redis_servers import embedded_binary, redis_server
 
 TEXTS = [f"text number {number}" for number in range(300)]
 KEYS = {name: ApiKey.new() for name in ("reader", "hurried")}
@@ -40,27 +39,6 @@ models = ["emb"]
 quota = {{ requests_per_s = 0.001 }}
 keys.{KEYS["hurried"].id} = {{ sha256 = "{KEYS["hurried"].sha256}" }}
 """
-
-
-@pytest.fixture(scope="module")
-def redis_url():
-    with redis_server(embedded_binary()) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def shared_worker(redis_url):
-    with EchoWorker(redis_url, "emb") as worker:
-        yield worker
-
-
-@pytest.fixture
-def worker(shared_worker):
-    eventually(lambda: shared_worker.num_queued() == 0)
-    shared_worker.jobs.clear()
-    yield shared_worker
-    shared_worker.answer = None
-    shared_worker.release()
 
 
 @pytest.fixture(scope="module")

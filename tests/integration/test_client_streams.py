@@ -16,33 +16,13 @@ from qwen3_client import AsyncClient, Client, DeadlineExceededError, Unavailable
 from qwen3_client.batches import MAX_CHUNK_TEXTS
 from qwen3_client.bulk import MAX_CHUNKS
 from tests.support.clients import CLIENTS
-from tests.support.echo import EchoWorker, eventually
+from tests.support.echo import eventually
 from tests.support.processes import Process, gateway
-from tests.support.redis_servers import embedded_binary, free_ports, redis_server
+from tests.support.redis_servers import free_ports
 
 NUM_TEXTS = 5000
 TEXTS = [f"text number {number}" for number in range(NUM_TEXTS)]
 MAX_TAKEN = (MAX_CHUNKS + 1) * MAX_CHUNK_TEXTS + 1  # texts that are taken and whose vectors are not handed out
-
-
-@pytest.fixture(scope="module")
-def redis_url():
-    with redis_server(embedded_binary()) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def shared_worker(redis_url):
-    with EchoWorker(redis_url, "emb") as worker:
-        yield worker
-
-
-@pytest.fixture
-def worker(shared_worker):
-    eventually(lambda: shared_worker.num_queued() == 0)
-    shared_worker.jobs.clear()
-    yield shared_worker
-    shared_worker.release()
 
 
 @pytest.fixture(scope="module")
