@@ -187,7 +187,9 @@ async def test_texts_may_come_from_an_async_source(address, vectors, worker):
 def test_a_program_that_is_interrupted_ends_at_once_and_leaves_no_work(address, worker):
     worker.hold()
     program = textwrap.dedent(f"""
+        import signal
         from qwen3_client import Client
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin without it
         with Client({address!r}) as client:
             print("asking", flush=True)
             client.embed(["text"] * 1000)
