@@ -13,7 +13,7 @@ from jobqueue.messages import Answer, DecodeError, decode_answer
 
 BLOCK_MS = 500  # also how often the stream's lifetime is refreshed
 AT_ONCE = 64
-JOBS_PER_MS, MOST_GATHER_MS = 4, 3
+JOBS_PER_MS, MOST_GATHER_MS = 3, 3
 RETRY_S = 0.2
 IDLE_S = 60.0  # a reader holds a connection: not for ever for a revision that is gone
 
