@@ -8,11 +8,8 @@ import argparse
 import asyncio
 import json
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +21,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.queue_servers import child
 from qwen3.inference.v1 import embedding_pb2, embedding_pb2_grpc
 from qwen3_client import AsyncClient, Client
 from qwen3_client.batches import MAX_CHUNK_TEXTS
@@ -68,23 +66,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"turns of every side ({ROUNDS})")
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     arguments = parser.parse_args()
-    with serving() as address, asyncio.Runner() as runner:
+    with child("benchmarks.gateway_bare") as (_, address), asyncio.Runner() as runner:
         costs = measure(sides(address, runner), rounds=arguments.rounds)
     show(costs)
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(cost) for cost in costs], indent=1) + "\n")
-
-
-@contextmanager
-def serving() -> Iterator[str]:
-    """The bare server's address."""
-    command = [sys.executable, "-m", "benchmarks.gateway_bare"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own
-        try:
-            line = process.stdout.readline() if process.stdout else ""
-            yield line.removeprefix("ready ").strip()
-        finally:
-            process.terminate()
 
 
 def sides(address: str, runner: asyncio.Runner) -> dict[str, Side]:

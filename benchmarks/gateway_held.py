@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.gateway_held_client import CHUNKS
-from benchmarks.gateway_sides import QUEUE, await_model, running
-from benchmarks.queue_servers import find_redis_server, redis_server
+from benchmarks.gateway_sides import QUEUE, await_model
+from benchmarks.queue_servers import child, find_redis_server, redis_server
 from jobqueue.connection import SyncRedis, connect
 from jobqueue.keys import QueueKeys
 from jobqueue.lanes import Lane
@@ -116,19 +116,19 @@ def _gateway(url: str) -> Iterator[Watched]:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         http = f"127.0.0.1:{taken.getsockname()[1]}"
     options = ["--listen", "127.0.0.1:0", "--http-listen", http, "--max-wait-s", "3600", "--log-level", "warning"]
-    with running("gateway", "--redis", url, *options) as (pid, address), connect(url) as redis:
+    with child("gateway", "--redis", url, *options, is_quiet=True) as (pid, address), connect(url) as redis:
         yield Watched(pid=pid, address=address, http=http, redis=redis)
 
 
 def measure(watched: Watched, worker: Sequence[str], load: Load) -> list[Moment]:
     """Raises RuntimeError where calls are lost, or something is left of them."""
-    with running(*worker):  # it announces the model, and that it comes when there is work
+    with child(*worker):  # it announces the model, and that it comes when there is work
         await_model(watched.address)
     moments = [watched.reaches("before", num_queued=0, num_in_flight=0)]
     held = {"num_queued": load.num_jobs, "num_in_flight": load.num_in_flight}
     with _clients(watched.address, load) as clients:
         moments.append(watched.reaches("all held", **held))
-        with running(*worker):
+        with child(*worker):
             _check_answers(clients, load)
             moments.append(watched.reaches("all answered", num_queued=0, num_in_flight=0))
     with _clients(watched.address, load) as clients:

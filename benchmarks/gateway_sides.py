@@ -2,8 +2,6 @@
 
 import contextlib
 import http.server
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -13,7 +11,7 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from benchmarks.queue_servers import redis_server
+from benchmarks.queue_servers import child, redis_server
 from gateway.api_keys import ApiKey
 from worker.make_checkpoint import make_checkpoint
 from worker.model.task import ModelTask
@@ -51,8 +49,8 @@ def sides(folder: Path, redis_binary: Path) -> Iterator[Sides]:
     with ExitStack() as stack:
         url = stack.enter_context(redis_server(redis_binary))
         tokenizer = folder / "model" / "tokenizer.json"
-        stack.enter_context(running("benchmarks.queue_echo", url, QUEUE, "--tokenizer", str(tokenizer)))
-        bare, bare_address = stack.enter_context(running("benchmarks.gateway_bare"))
+        stack.enter_context(child("benchmarks.queue_echo", url, QUEUE, "--tokenizer", str(tokenizer)))
+        bare, bare_address = stack.enter_context(child("benchmarks.gateway_bare"))
         everything = _everything(folder, stack.enter_context(_collector()))
         found = [Side(name="bare", address=bare_address, pid=bare)]
         for name, options, headers in (
@@ -72,16 +70,15 @@ def _everything(folder: Path, collector: str) -> tuple[list[str], Mapping[str, s
     access.write_text(
         f'[tenants.benchmark]\nmodels = ["*"]\n[tenants.benchmark.keys.{key.id}]\nsha256 = "{key.sha256}"\n'
     )
+    headers = {"authorization": f"Bearer {key.reveal()}"}
     options = ["--access", str(access), "--http-listen", "127.0.0.1:0", "--log-level", "info"]
-    return [*options, "--otlp-endpoint", collector, "--trace-share", "0.01"], {
-        "authorization": f"Bearer {key.reveal()}"
-    }
+    return [*options, "--otlp-endpoint", collector, "--trace-share", "0.01"], headers
 
 
 @contextlib.contextmanager
 def _gateway(redis_url: str, options: Sequence[str]) -> Iterator[tuple[int, str]]:
     limits = ["--max-wait-s", "600", "--listen", "127.0.0.1:0"]
-    with running("gateway", "--redis", redis_url, *limits, *options) as found:
+    with child("gateway", "--redis", redis_url, *limits, *options, is_quiet=True) as found:
         yield found
 
 
@@ -94,22 +91,6 @@ def await_model(address: str) -> None:
             if response.status == health_pb2.HealthCheckResponse.SERVING:
                 return
     raise RuntimeError(f"{address} does not serve")
-
-
-@contextlib.contextmanager
-def running(*command: str) -> Iterator[tuple[int, str]]:
-    """A process that says `ready WORDS`: its id and the words. What it logs is thrown away."""
-    process = subprocess.Popen(  # noqa: S603 - ours
-        [sys.executable, "-m", *command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    try:
-        line = process.stdout.readline() if process.stdout else ""
-        if not line.startswith("ready "):
-            raise RuntimeError(f"{command[0]} did not start")
-        yield process.pid, line.removeprefix("ready ").strip()
-    finally:
-        process.terminate()
-        process.communicate(timeout=START_LIMIT_S)
 
 
 @contextlib.contextmanager

@@ -11,18 +11,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 START_LIMIT_S = 10.0
+STOP_LIMIT_S = 60.0
 
 
 @contextlib.contextmanager
-def child(*command: str) -> Iterator[None]:
-    process = subprocess.Popen([sys.executable, "-m", *command], stdout=subprocess.PIPE, text=True)  # noqa: S603 - ours
+def child(*command: str, is_quiet: bool = False) -> Iterator[tuple[int, str]]:
+    """A process of ours that says `ready WORDS`: its id, and the words. A quiet one's log is thrown away."""
+    process = subprocess.Popen(  # noqa: S603 - ours
+        [sys.executable, "-m", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL if is_quiet else None,
+        text=True,
+    )
     try:
-        if process.stdout is None or not process.stdout.readline().startswith("ready "):
+        line = process.stdout.readline() if process.stdout else ""
+        if not line.startswith("ready "):
             raise RuntimeError(f"{command[0]} did not start")
-        yield
+        yield process.pid, line.removeprefix("ready ").strip()
     finally:
-        process.kill()
-        process.wait()
+        process.terminate()
+        process.communicate(timeout=STOP_LIMIT_S)
 
 
 def find_redis_server() -> Path:

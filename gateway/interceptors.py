@@ -88,6 +88,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return grpc.stream_stream_rpc_method_handler(self._streaming(behavior, method), **codec)
         if handler.stream_stream:
             return grpc.stream_stream_rpc_method_handler(self._streaming(handler.stream_stream, method), **codec)
+        # None of our services has one, nor health, reflection and channelz: a new one shows at its first call.
         raise NotImplementedError(f"{method} streams requests only")
 
     def _unary(self, behavior: Any, method: str) -> Any:
