@@ -20,6 +20,7 @@ from qwen3_client.channel import DEFAULT_TARGET, channel_options
 from qwen3_client.errors import ModelNotFoundError, closed, error_of
 from qwen3_client.options import Encoding, InputType, Priority, ScoreType, Truncation
 from qwen3_client.requests import (
+    MAX_CALLS_IN_FLIGHT,
     Part,
     count_tokens_parts,
     embed_config,
@@ -51,8 +52,6 @@ from qwen3_client.tracing import trace_headers
 
 _Request = TypeVar("_Request")
 _Reply = TypeVar("_Reply")
-
-MAX_CALLS_IN_FLIGHT = 4  # of one method call whose texts need several
 
 
 class AsyncClient:

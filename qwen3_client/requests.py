@@ -26,6 +26,7 @@ from qwen3_client.options import (
     value_of,
 )
 
+MAX_CALLS_IN_FLIGHT = 4  # of one method call whose texts need several
 _Request = TypeVar("_Request")
 
 
