@@ -6,6 +6,7 @@ The operator stands in for a gateway: it has a reply stream of its own, which it
 import contextlib
 import os
 import secrets
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -40,8 +41,7 @@ def replay(operator: Operator, queue: str, letter_id: str, *, timeout_s: float) 
     Raises OperatorError where it cannot be replayed, or has no answer in time. Then it leaves the queue.
     """
     check_letter_ids([letter_id])
-    job = _admit(operator, queue, letter_id, timeout_s)
-    with _withdrawn_at_the_end(operator, job):
+    with _admitted(operator, queue, letter_id, timeout_s) as job:
         answer = _wait(operator, job, time.monotonic() + timeout_s)
     if answer is None:
         num_live = operator.status(queue).num_live
@@ -65,14 +65,27 @@ def _admit(operator: Operator, queue: str, letter_id: str, timeout_s: float) -> 
 
 
 @contextlib.contextmanager
-def _withdrawn_at_the_end(operator: Operator, job: _Replay) -> Iterator[None]:
-    """Answered or not, nothing of the job stays. Where Redis is away, its time to live ends it."""
+def _admitted(operator: Operator, queue: str, letter_id: str, timeout_s: float) -> Iterator[_Replay]:
+    """The job in the queue. However the block ends, nothing of it stays; where Redis is away, its time to live ends it.
+
+    SIGINT waits while the job goes in: between its admission and our knowing of it, nobody could withdraw it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        yield
+        job = _admit(operator, queue, letter_id, timeout_s)
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            yield job
+        finally:
+            _withdraw(operator, job)
     finally:
-        with contextlib.suppress(redis.RedisError, OSError):
-            operator.run(job.queue, "finish", [job.lane, job.entry_id, job.tokens, "", "", ""], gateway=job.gateway)
-            operator.client.delete(QueueKeys(job.queue).replies(job.gateway))
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _withdraw(operator: Operator, job: _Replay) -> None:
+    with contextlib.suppress(redis.RedisError, OSError):
+        operator.run(job.queue, "finish", [job.lane, job.entry_id, job.tokens, "", "", ""], gateway=job.gateway)
+        operator.client.delete(QueueKeys(job.queue).replies(job.gateway))
 
 
 def _wait(operator: Operator, job: _Replay, until: float) -> Answer | None:
