@@ -1,0 +1,1 @@
+"""The published quality, measured through the running service with mteb."""
