@@ -27,7 +27,7 @@ def cosine(a: EmbedResult, b: EmbedResult) -> NDArray[np.float32]:
     Raises ValueError for binary vectors, and for those that cannot be compared.
     """
     _check_comparable(a, b)
-    return _normalised(a.as_float32()) @ _normalised(b.as_float32()).T
+    return normalised(a.as_float32()) @ normalised(b.as_float32()).T
 
 
 def hamming(a: EmbedResult, b: EmbedResult) -> NDArray[np.int32]:
@@ -43,9 +43,10 @@ def hamming(a: EmbedResult, b: EmbedResult) -> NDArray[np.int32]:
     return np.stack(rows) if rows else np.empty((0, len(b.vectors)), dtype=np.int32)
 
 
-def _normalised(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    norms[norms == 0] = 1  # zeros stay zeros
+def normalised(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Each vector (..., d) at length 1; zeros stay zeros."""
+    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    norms[norms == 0] = 1
     unit: NDArray[np.float32] = vectors / norms
     return unit
 
