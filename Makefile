@@ -35,7 +35,7 @@ test-vllm: $(VLLM_VENV)/done ## test --engine vllm, in an environment of its own
 test-faults: $(VENV)/dev ## break everything under load, 5,000 calls a fault; FAULTS='--only hang' for some (half an hour for all)
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.faults $(FAULTS)
 
-test-clients: $(VENV)/dev ## build the clients in other languages and hold them against Python; CLIENTS='cpp go' for some
+test-clients: $(VENV)/dev ## build the clients in other languages and hold them against Python; CLIENTS='cpp go' for some, which must be there, CLIENTS=all for all
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.clients $(CLIENTS)
 
 check: $(VENV)/dev check-protos ## lint, types, import directions, contract, generated stubs

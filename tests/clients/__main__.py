@@ -1,6 +1,7 @@
 """`python -m tests.clients`: build each client of examples/clients, and hold what it prints against Python's answers.
 
-Those whose toolchain this machine lacks are left out, by name; one that is asked for by name must be there.
+Those whose toolchain this machine lacks are left out, by name; one that is asked for by name must be there, and `all`
+asks for every one.
 """
 
 import argparse
@@ -13,6 +14,8 @@ from tests.clients.languages import LANGUAGES, Language
 from tests.clients.programs import ProgramError, answers, build
 from tests.clients.service import AWAY, Service, service
 
+ALL = "all"
+
 
 def main() -> None:
     options = _options()
@@ -24,8 +27,8 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.clients", description=__doc__)
-    known = [language.name for language in LANGUAGES]
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"all of {', '.join(known)} unless named")
+    known = [*(language.name for language in LANGUAGES), ALL]
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(known)}; all that are here unless named")
     parser.add_argument("--missing-packages", action="store_true", help="print what Debian has of toolchains not here")
     options = parser.parse_args()
     if unknown := set(options.names) - set(known):
@@ -40,7 +43,7 @@ def _missing_packages() -> list[str]:
 
 def _check(names: list[str]) -> bool:
     """Whether all of these are there and as in Python; or all that are there, where none is named."""
-    chosen = [language for language in LANGUAGES if not names or language.name in names]
+    chosen = [language for language in LANGUAGES if not names or {language.name, ALL} & set(names)]
     present = [language for language in chosen if _is_present(language)]
     with service() as running:
         wanted = expected(running.stubs, AWAY)

@@ -19,7 +19,7 @@ RUN_LIMIT_S = 120.0
 
 
 class ProgramError(Exception):
-    """A line of bash failed; the message has the end of what it printed."""
+    """A line of bash failed, or took too long; the message has the end of what it printed."""
 
 
 def build(language: Language) -> None:
@@ -55,9 +55,13 @@ def _run(line: str, folder: Path, limit_s: float) -> str:
     tools = str(Path(sys.executable).parent)  # buf is there
     environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     environment |= {"GOOGLEAPIS": str(GOOGLEAPIS), "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(
-        ["bash", "-c", line], cwd=folder, env=environment, capture_output=True, text=True, timeout=limit_s, check=False
-    )
+    command = ["bash", "-c", line]
+    try:
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=limit_s, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ProgramError(f"{line}: not done within {limit_s} s") from error
     if done.returncode != 0:
         raise ProgramError(f"{line}: exit status {done.returncode}\n{(done.stdout + done.stderr)[-4000:]}")
     return done.stdout

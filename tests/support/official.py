@@ -56,7 +56,7 @@ class OfficialReranker:
         body = f"<Instruct>: {instruction}\n<Query>: {query}\n<Document>: {document}"
         ids = [token for part in (RERANK_PREFIX, body, RERANK_SUFFIX) for token in self._encode(part)]
         with torch.inference_mode():
-            logits = self._model(input_ids=torch.tensor([ids])).logits[:, -1, [NO, YES]]
+            logits = self._model(input_ids=torch.tensor([ids]), logits_to_keep=1).logits[:, -1, [NO, YES]]
         return logits.double().softmax(dim=1)[:, 1].numpy()
 
     def _encode(self, text: str) -> list[int]:
