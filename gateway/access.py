@@ -5,13 +5,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
-import grpc
-
 from gateway.access_file import KnownKey, Rules
 from gateway.api_keys import ApiKey
 from gateway.callers import ANYBODY, Caller
 from gateway.calls import Call, Context, Metadata
-from gateway.errors import CallError, denied
+from gateway.errors import CallError
+from gateway.reasons import Reason
 
 Identify: TypeAlias = Callable[[str, Metadata, Context], Caller]
 """From a call's method, as /package.Service/Method, its metadata and its context to the caller. Raises CallError."""
@@ -51,9 +50,7 @@ class AccessControl:
             else caller_of_certificate(context.auth_context() or {}, self._rules)
         )
         if caller is None:
-            raise CallError(
-                code=grpc.StatusCode.UNAUTHENTICATED, reason="UNAUTHENTICATED", message="no valid credentials were sent"
-            )
+            raise CallError(reason=Reason.UNAUTHENTICATED, message="no valid credentials were sent")
         return caller
 
 
@@ -96,6 +93,6 @@ def check_method(caller: Caller, method: str) -> None:
     rpc = method.rpartition("/")[2]
     if method.startswith(OURS):
         if not caller.may_call(rpc):
-            raise denied("METHOD_NOT_ALLOWED", f"{rpc} is not allowed to this caller")
+            raise CallError(reason=Reason.METHOD_NOT_ALLOWED, message=f"{rpc} is not allowed to this caller")
     elif not caller.is_operator and not method.startswith(_EVERY_CALLERS):
-        raise denied("METHOD_NOT_ALLOWED", "this service is for operators")
+        raise CallError(reason=Reason.METHOD_NOT_ALLOWED, message="this service is for operators")

@@ -23,6 +23,7 @@ Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 # Sent by retry policies (gRPC proposal A6), and by clients that retry by hand, whom gRPC does not let send the first.
 PREVIOUS_ATTEMPTS = ("grpc-previous-rpc-attempts", "x-previous-rpc-attempts")
 REQUEST_ID = re.compile(r"[\x20-\x7e]{1,128}")
+REQUEST_ID_KEY = "x-request-id"  # of the caller's id in a stream's metadata, and of every call's in its trailers
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,10 +59,9 @@ class Call:
             deadline=now + (default_timeout_s if remaining_s is None else remaining_s),
         )
 
-    def take_id(self, request: Any) -> None:
-        """The caller's, where its message has one that may be shown."""
-        sent = getattr(request, "request_id", "")
-        if REQUEST_ID.fullmatch(sent):
+    def take_id(self, sent: object) -> None:
+        """The caller's, where it sent one that may be shown."""
+        if isinstance(sent, str) and REQUEST_ID.fullmatch(sent):
             self.request_id = sent
 
     @property

@@ -9,6 +9,7 @@ from gateway.calls import Call
 from gateway.errors import CallError, explain, rich_status, unavailable
 from gateway.observers import note_end
 from gateway.parts import Parts
+from gateway.reasons import Reason
 from gateway.validation import EmbedTask, validate_embed
 from gateway.work import embed
 from jobqueue.errors import QueueError
@@ -73,7 +74,7 @@ async def _embed_patiently(
 async def _embed(request: EmbedRequest, call: Call, parts: Parts) -> EmbedResponse:
     find_caller(call)  # what a tenant may do, or whether it is one, can have changed since the stream began
     if not parts.registry.catalog.reachable:  # before anything is tokenised: thousands of chunks may wait for Redis
-        raise unavailable("QUEUE_AWAY", "the queue cannot be reached")
+        raise unavailable(Reason.QUEUE_AWAY, "the queue cannot be reached")
     return await embed(validate_chunk(request, call, parts), call, parts)
 
 

@@ -6,13 +6,13 @@ Every error carries a google.rpc.ErrorInfo, and never a traceback or anything of
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
-import grpc
 import structlog
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
+from gateway.reasons import Reason
 from jobqueue.errors import (
     CallTooLargeError,
     DrainingError,
@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 
 class CallError(Exception):
-    """Ends a call with `code`.
+    """Ends a call with a reason, and the status that goes with it.
 
     `field` adds BadRequest, `quota_subject` QuotaFailure, `retry_s` RetryInfo; `metadata` is ErrorInfo's.
     """
@@ -38,8 +38,7 @@ class CallError(Exception):
     def __init__(
         self,
         *,
-        code: grpc.StatusCode,
-        reason: str,
+        reason: Reason,
         message: str,
         field: str = "",
         quota_subject: str = "",
@@ -47,8 +46,8 @@ class CallError(Exception):
         metadata: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         super().__init__(message)
-        self.code = code
-        self.reason = reason
+        self.code = reason.code
+        self.reason = reason.name
         self.message = message
         self.field = field
         self.quota_subject = quota_subject
@@ -58,23 +57,12 @@ class CallError(Exception):
 
 def invalid_field(name: str, description: str) -> CallError:
     """The caller's mistake, in the named field of the request."""
-    return CallError(
-        code=grpc.StatusCode.INVALID_ARGUMENT, reason="INVALID_FIELD", message=f"{name}: {description}", field=name
-    )
+    return CallError(reason=Reason.INVALID_FIELD, message=f"{name}: {description}", field=name)
 
 
-def denied(reason: str, message: str) -> CallError:
-    """The caller is known, and may not do this."""
-    return CallError(code=grpc.StatusCode.PERMISSION_DENIED, reason=reason, message=message)
-
-
-def unavailable(reason: str, message: str, *, retry_s: float = RETRY_S) -> CallError:
+def unavailable(reason: Reason, message: str, *, retry_s: float = RETRY_S) -> CallError:
     """Nobody's mistake: worth another try."""
-    return CallError(code=grpc.StatusCode.UNAVAILABLE, reason=reason, message=message, retry_s=retry_s)
-
-
-def internal(reason: str, message: str) -> CallError:
-    return CallError(code=grpc.StatusCode.INTERNAL, reason=reason, message=message)
+    return CallError(reason=reason, message=message, retry_s=retry_s)
 
 
 def explain(error: BaseException, *, request_id: str, inputs_field: str) -> CallError:
@@ -86,30 +74,25 @@ def explain(error: BaseException, *, request_id: str, inputs_field: str) -> Call
     if isinstance(error, JobFailedError):
         return _explain_failure(error.failure, inputs_field)
     if isinstance(error, QueueFullError):
-        return unavailable("QUEUE_FULL", "the model's queue is full", retry_s=error.retry_s)
+        return unavailable(Reason.QUEUE_FULL, "the model's queue is full", retry_s=error.retry_s)
     for kind, build in _TABLE.items():
         if isinstance(error, kind):
             return build()
     log.error("bug", request_id=request_id, exc_info=error)
-    return internal("BUG", f"internal error; request id {request_id}")
-
-
-def _deadline_exceeded() -> CallError:
-    code = grpc.StatusCode.DEADLINE_EXCEEDED
-    return CallError(code=code, reason=code.name, message="the deadline has passed")
+    return CallError(reason=Reason.BUG, message=f"internal error; request id {request_id}")
 
 
 _TABLE: Mapping[type[BaseException], Callable[[], CallError]] = {
-    TimeoutError: _deadline_exceeded,
-    DrainingError: lambda: unavailable("DRAINING", "the model is being drained"),
-    NoWorkerError: lambda: unavailable("NO_WORKER", "no worker serves the model now"),
-    QueueAwayError: lambda: unavailable("QUEUE_AWAY", "the queue cannot be reached"),
+    TimeoutError: lambda: CallError(reason=Reason.DEADLINE_EXCEEDED, message="the deadline has passed"),
+    DrainingError: lambda: unavailable(Reason.DRAINING, "the model is being drained"),
+    NoWorkerError: lambda: unavailable(Reason.NO_WORKER, "no worker serves the model now"),
+    QueueAwayError: lambda: unavailable(Reason.QUEUE_AWAY, "the queue cannot be reached"),
 }
 
 
 def _explain_failure(failure: Failure, inputs_field: str) -> CallError:
     where = f"{inputs_field}[{failure.sequence}]: " if failure.sequence >= 0 else ""
-    return internal(failure.reason.name, f"{where}{failure.message}")
+    return CallError(reason=Reason[failure.reason.name], message=f"{where}{failure.message}")
 
 
 def trailing_metadata(error: CallError) -> Sequence[tuple[str, str | bytes]]:

@@ -7,12 +7,11 @@ derives every answer from the catalog.
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-import grpc
-import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gateway.calls import Context
 from gateway.errors import CallError
+from gateway.reasons import Reason
 from gateway.registry import Catalog, Registry
 from jobqueue.messages import Operation
 from qwen3.inference.v1 import embedding_pb2, model_pb2, rerank_pb2, tokenizer_pb2
@@ -54,9 +53,7 @@ class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # th
     async def Check(self, request: Any, context: Context) -> Any:
         status = self._status(request.service)
         if status == _Status.SERVICE_UNKNOWN:
-            raise CallError(
-                code=grpc.StatusCode.NOT_FOUND, reason="UNKNOWN_SERVICE", message="no such service or model is known"
-            )
+            raise CallError(reason=Reason.UNKNOWN_SERVICE, message="no such service or model is known")
         return health_pb2.HealthCheckResponse(status=status)
 
     async def List(self, request: Any, context: Context) -> Any:

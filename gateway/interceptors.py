@@ -12,9 +12,10 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from gateway.access import OURS, Identify, find_caller
-from gateway.calls import Call, Context, Metadata, current_call
+from gateway.calls import REQUEST_ID_KEY, Call, Context, Metadata, current_call
 from gateway.errors import CallError, explain, trailing_metadata, unavailable
 from gateway.observers import CallObserver, note_end
+from gateway.reasons import Reason
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 
@@ -100,7 +101,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 async with asyncio.timeout_at(self._message_due(call)) as timeout:
                     request = await _read(context)
                     timeout.reschedule(call.deadline)
-                    call.take_id(request)
+                    call.take_id(getattr(request, "request_id", ""))
                     response = await behavior(request, context)
             except asyncio.CancelledError:
                 error = self._explain_cancellation(call)
@@ -150,6 +151,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """Raises CallError where the call may not go on."""
         current_call.set(call)
         metadata = cast("Metadata", context.invocation_metadata() or ())
+        call.take_id(dict(metadata).get(REQUEST_ID_KEY))  # a stream's messages have none, and proxies send it
         for observer in self._observers:
             observer.began(call, metadata)
         task = cast("asyncio.Task[Any]", asyncio.current_task())  # handlers run in tasks
@@ -178,7 +180,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _check_room(self) -> None:
         if len(self._in_flight) >= self._max_in_flight:
-            raise unavailable("OVERLOADED", f"{self._max_in_flight} calls are in flight already")
+            raise unavailable(Reason.OVERLOADED, f"{self._max_in_flight} calls are in flight already")
 
 
 async def _write(context: Context, response: Any) -> None:
@@ -191,7 +193,7 @@ async def _write(context: Context, response: Any) -> None:
 
 async def _finish(context: Context, call: Call, error: CallError | None) -> None:
     """Send the trailers, and the status of what went wrong."""
-    trailers = [("x-request-id", call.request_id)]
+    trailers = [(REQUEST_ID_KEY, call.request_id)]
     if error is None:
         context.set_trailing_metadata(trailers)
         return
@@ -202,7 +204,7 @@ async def _finish(context: Context, call: Call, error: CallError | None) -> None
 
 
 def _draining() -> CallError:
-    return unavailable("DRAINING", "the gateway is stopping")
+    return unavailable(Reason.DRAINING, "the gateway is stopping")
 
 
 def _inputs_field(request: Any) -> str:
@@ -253,4 +255,4 @@ def _parsed(request: Any) -> Any:
 
 
 def _malformed(message: str) -> CallError:
-    return CallError(code=grpc.StatusCode.INVALID_ARGUMENT, reason="MALFORMED_REQUEST", message=message)
+    return CallError(reason=Reason.MALFORMED_REQUEST, message=message)

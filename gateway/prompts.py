@@ -14,14 +14,16 @@ RERANK_HEAD = (
     "<|im_start|>user\n"
 )
 RERANK_TAIL = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+TEMPLATE_PARTS = ("", RERANK_HEAD, RERANK_TAIL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
     """Prompt i is template_head + shared + label + texts[i] + template_tail, and what the tokenizer appends.
 
-    Special tokens are recognised in the two template parts only. `shared` is the part that all texts share; it ends,
-    and `label` begins, at a place where no token ever spans, so that both sides may be tokenised on their own.
+    Special tokens are recognised in the two template parts only, each one of TEMPLATE_PARTS. `shared` is the part that
+    all texts share; it ends, and `label` begins, at a place where no token ever spans, so that both sides may be
+    tokenised on their own.
     """
 
     template_head: str = ""

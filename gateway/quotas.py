@@ -15,10 +15,9 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from types import TracebackType
 from typing import Self
 
-import grpc
-
 from gateway.calls import Call
 from gateway.errors import CallError
+from gateway.reasons import Reason
 from gateway.tenants import Tenant
 from jobqueue.connection import AsyncRedis
 from jobqueue.quotas import Charge, Limit, Quota, QuotaLedger
@@ -98,8 +97,7 @@ def _refuse_if(limit: Limit | None, tenant: Tenant) -> None:
     """Raises CallError where a limit is met."""
     if limit is not None:
         raise CallError(
-            code=grpc.StatusCode.RESOURCE_EXHAUSTED,
-            reason=f"QUOTA_{limit.name}",
+            reason=Reason[f"QUOTA_{limit.name}"],
             message=f"the quota of {tenant.quota.of(limit):.10g} {_WORDS[limit]} is used up",
             quota_subject=tenant.name,
             retry_s=tenant.retry_s(limit),

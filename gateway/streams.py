@@ -16,6 +16,7 @@ from gateway.calls import Call
 from gateway.chunks import answer_chunk, validate_chunk
 from gateway.errors import CallError, invalid_field, unavailable
 from gateway.parts import Parts
+from gateway.reasons import Reason
 from qwen3.inference.v1.embedding_pb2 import (
     EmbedChunk,
     EmbedConfig,
@@ -121,8 +122,8 @@ async def _departure(parts: Parts) -> CallError:
         async with asyncio.timeout(parts.stream_limits.max_age_s):
             await parts.draining.wait()
     except TimeoutError:
-        return unavailable("STREAM_AGED", "the stream is as old as a connection may be; open another", retry_s=0)
-    return unavailable("DRAINING", "the gateway is stopping")
+        return unavailable(Reason.STREAM_AGED, "the stream is as old as a connection may be; open another", retry_s=0)
+    return unavailable(Reason.DRAINING, "the gateway is stopping")
 
 
 def _config_of(request: EmbedStreamRequest | None) -> EmbedConfig:

@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import lru_cache, partial
+from functools import partial
 from typing import TypeVar
 
 from tokenizers import AddedToken, Encoding, Tokenizer
 
 from gateway.errors import invalid_field
-from gateway.prompts import Prompt
+from gateway.prompts import TEMPLATE_PARTS, Prompt
 from jobqueue.cost import split_by_size
 from jobqueue.messages import TokenIds
 
@@ -62,10 +62,15 @@ class PromptTokenizer:
     """A model's tokenizer: for the template, for users' texts, and what it appends to every text."""
 
     def __init__(self, tokenizer_json: bytes) -> None:
-        self._template = Tokenizer.from_buffer(tokenizer_json)
-        self._users = _for_users(Tokenizer.from_buffer(tokenizer_json))
-        self.appended: TokenIds = array("i", self._template.encode("").ids)
-        self.template_ids = lru_cache(maxsize=16)(self._template_ids)
+        tokenizer = Tokenizer.from_buffer(tokenizer_json)
+        # While special tokens are recognised: a tokenizer of its own for the template would take 60 MB.
+        self._template_ids = {part: _ids(tokenizer, part) for part in TEMPLATE_PARTS}
+        self.appended: TokenIds = array("i", tokenizer.encode("").ids)
+        self._users = _for_users(tokenizer)
+
+    def template_ids(self, part: str) -> TokenIds:
+        """Of one of TEMPLATE_PARTS."""
+        return self._template_ids[part]
 
     def encode(self, texts: Sequence[str]) -> list[Encoding]:
         """Users' texts, nothing appended, without offsets."""
@@ -81,8 +86,9 @@ class PromptTokenizer:
         (encoding,) = self.encode_with_offsets([head])
         return sum(start < len(label.rstrip()) for start, _ in encoding.offsets)
 
-    def _template_ids(self, text: str) -> TokenIds:
-        return array("i", self._template.encode(text, add_special_tokens=False).ids)
+
+def _ids(tokenizer: Tokenizer, text: str) -> TokenIds:
+    return array("i", tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 def _for_users(tokenizer: Tokenizer) -> Tokenizer:

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import grpc
-
 from gateway.callers import ANYBODY, Caller
 from gateway.calls import REQUEST_ID
-from gateway.errors import CallError, denied, invalid_field, unavailable
+from gateway.errors import CallError, invalid_field, unavailable
+from gateway.reasons import Reason
 from gateway.registry import Catalog, ServedModel
 from gateway.tokenization import Truncation
 from jobqueue.lanes import Lane
@@ -256,7 +255,7 @@ def _default_or_error(
     if len(catalog.of(operation)) > 1 and not _default_name(operation, limits):
         served = _some([model.id for model in catalog.of(operation)])
         raise invalid_field(field, f"is required where several models are served: {served}")
-    raise unavailable("NO_WORKER", f"no default model for {_TASKS[operation]} is served now")
+    raise unavailable(Reason.NO_WORKER, f"no default model for {_TASKS[operation]} is served now")
 
 
 def _named_model(name: str, catalog: Catalog, caller: Caller) -> ServedModel:
@@ -264,8 +263,7 @@ def _named_model(name: str, catalog: Catalog, caller: Caller) -> ServedModel:
     model = catalog.models.get(name)
     if model is None:
         raise CallError(
-            code=grpc.StatusCode.NOT_FOUND,
-            reason="MODEL_NOT_FOUND",
+            reason=Reason.MODEL_NOT_FOUND,
             message=f"no model {name[:100]!r} is served",
             metadata={"served": _some(sorted(catalog.models))},
         )
@@ -275,7 +273,7 @@ def _named_model(name: str, catalog: Catalog, caller: Caller) -> ServedModel:
 def _check_may_use(name: str, caller: Caller) -> None:
     """Also before it is known whether there is such a model, which would tell what others are served."""
     if name and not caller.may_use(name):
-        raise denied("MODEL_NOT_ALLOWED", f"model {name[:100]!r} is not allowed to this caller")
+        raise CallError(reason=Reason.MODEL_NOT_ALLOWED, message=f"model {name[:100]!r} is not allowed to this caller")
 
 
 def _some(ids: Sequence[str]) -> str:
@@ -287,8 +285,7 @@ def _some(ids: Sequence[str]) -> str:
 def _wrong_task(model: ServedModel, operation: Operation, catalog: Catalog, field: str) -> CallError:
     found, asked = _TASKS[model.announcement.operation], _TASKS[operation]
     return CallError(
-        code=grpc.StatusCode.INVALID_ARGUMENT,
-        reason="WRONG_TASK",
+        reason=Reason.WRONG_TASK,
         message=f"{field}: {model.id} is a model for {found}, not for {asked}",
         field=field,
         metadata={"served": _some([served.id for served in catalog.of(operation)])},
@@ -297,7 +294,7 @@ def _wrong_task(model: ServedModel, operation: Operation, catalog: Catalog, fiel
 
 def _admitting(model: ServedModel) -> ServedModel:
     if not model.admits:
-        raise unavailable("NO_WORKER", f"no worker serves {model.id} now")
+        raise unavailable(Reason.NO_WORKER, f"no worker serves {model.id} now")
     return model
 
 
@@ -347,7 +344,9 @@ def _lane(value: int, field: str, caller: Caller, *, usual: Lane) -> Lane:
     default = usual if usual in caller.lanes else next(iter(caller.lanes))
     lane = Lane(_enum(value, common_pb2.Priority, field, default=default))
     if lane not in caller.lanes:
-        raise denied("PRIORITY_NOT_ALLOWED", f"{field}: {lane.name} is not allowed to this caller")
+        raise CallError(
+            reason=Reason.PRIORITY_NOT_ALLOWED, message=f"{field}: {lane.name} is not allowed to this caller"
+        )
     return lane
 
 

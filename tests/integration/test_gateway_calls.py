@@ -436,6 +436,16 @@ class TestRequestIds:
         assert all(len(request_id) == 32 for request_id in found)
         assert all(one != other for one, other in itertools.combinations(found, 2))
 
+    @pytest.mark.parametrize(
+        ("header", "field", "expected"),
+        [("from-a-proxy", "", "from-a-proxy"), ("from-a-proxy", "mine", "mine"), ("x" * 129, "mine", "mine")],
+    )
+    def test_a_header_may_bring_it_and_the_message_goes_first(self, stubs, header, field, expected):
+        request = embedding_pb2.EmbedRequest(inputs=["text"], request_id=field)
+        headers = [("x-request-id", header)]
+        _, call = stubs.embedding.Embed.with_call(request, timeout=TIMEOUT_S, metadata=headers)
+        assert dict(call.trailing_metadata())["x-request-id"] == expected
+
     def test_an_error_has_one_too(self, stubs):
         with pytest.raises(grpc.RpcError) as caught:
             stubs.embed([""], request_id="r-9")

@@ -99,10 +99,11 @@ def test_a_worker_that_dies_without_a_word_is_noticed_by_its_lease(start, redis_
     announce_all(redis_url, announcement("emb"))
     with connect(redis_url) as client:
         now_ms = int(client.time()[0]) * 1000
-        client.zadd("{q:emb@r1}:workers", {"a worker": now_ms + 4000})
-    stubs = start()
-    assert model(stubs, "emb").state == model_pb2.MODEL_STATE_READY
-    await_state(stubs, "emb", "UNAVAILABLE")
+        client.zadd("{q:emb@r1}:workers", {"a worker": now_ms + 600_000})
+        stubs = start()
+        assert model(stubs, "emb").state == model_pb2.MODEL_STATE_READY
+        client.zadd("{q:emb@r1}:workers", {"a worker": now_ms - 1})
+        await_state(stubs, "emb", "UNAVAILABLE")
 
 
 def test_a_call_wakes_a_wakeable_model(start, redis_url):

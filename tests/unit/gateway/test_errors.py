@@ -4,7 +4,8 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
-from gateway.errors import DOMAIN, CallError, explain, internal, invalid_field, trailing_metadata, unavailable
+from gateway.errors import DOMAIN, CallError, explain, invalid_field, trailing_metadata, unavailable
+from gateway.reasons import Reason
 from jobqueue.errors import CallTooLargeError, DrainingError, JobFailedError, QueueAwayError, QueueFullError
 from jobqueue.messages import Failure, FailureReason
 
@@ -50,8 +51,7 @@ def failed(reason: FailureReason, message: str = "why", sequence: int = -1) -> J
         (ValueError(SECRET), "INTERNAL", "BUG"),
         (KeyError(SECRET), "INTERNAL", "BUG"),
         (invalid_field("query", "is empty"), "INVALID_ARGUMENT", "INVALID_FIELD"),
-        (unavailable("NO_WORKER", "none"), "UNAVAILABLE", "NO_WORKER"),
-        (internal("ANY", "text"), "INTERNAL", "ANY"),
+        (unavailable(Reason.NO_WORKER, "none"), "UNAVAILABLE", "NO_WORKER"),
     ],
 )
 def test_every_error_has_its_code_and_an_error_info(error, code, reason):
@@ -91,7 +91,7 @@ def test_a_call_larger_than_the_queue_names_the_texts(field):
     assert (violation.field, violation.description) == (field, "9 tokens")
 
 
-@pytest.mark.parametrize("error", [DrainingError("x"), QueueAwayError("x"), unavailable("NO_WORKER", "none")])
+@pytest.mark.parametrize("error", [DrainingError("x"), QueueAwayError("x"), unavailable(Reason.NO_WORKER, "none")])
 def test_what_may_be_tried_again_says_when(error):
     found = told(error)
     delay = details(found)["RetryInfo"].retry_delay
@@ -100,7 +100,7 @@ def test_what_may_be_tried_again_says_when(error):
 
 
 def test_a_delay_may_be_a_part_of_a_second():
-    error = CallError(code=grpc.StatusCode.UNAVAILABLE, reason="X", message="x", retry_s=2.25)
+    error = unavailable(Reason.NO_WORKER, "x", retry_s=2.25)
     delay = details(error)["RetryInfo"].retry_delay
     assert (delay.seconds, delay.nanos) == (2, 250_000_000)
     assert dict(trailing_metadata(error))["grpc-retry-pushback-ms"] == "2250"
@@ -118,7 +118,7 @@ def test_a_non_finite_result_names_the_text_at_fault():
 
 
 def test_metadata_is_in_the_error_info():
-    error = CallError(code=grpc.StatusCode.NOT_FOUND, reason="MODEL_NOT_FOUND", message="x", metadata={"served": "a,b"})
+    error = CallError(reason=Reason.MODEL_NOT_FOUND, message="x", metadata={"served": "a,b"})
     assert dict(details(error)["ErrorInfo"].metadata) == {"served": "a,b"}
 
 

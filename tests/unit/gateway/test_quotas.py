@@ -10,6 +10,7 @@ from gateway.callers import ANYBODY, Caller
 from gateway.calls import Call
 from gateway.errors import CallError, trailing_metadata
 from gateway.quotas import Quotas
+from gateway.reasons import Reason
 from gateway.tenants import FIRST_MEAN_S, MOST_SPREAD_S, Tenant, Turns
 from jobqueue.connection import connect_async
 from jobqueue.errors import QueueAwayError
@@ -158,8 +159,7 @@ async def test_a_changed_quota_holds_at_once():
 
 
 def test_a_refusal_for_quota_names_subject_and_reason_on_the_wire():
-    code = grpc.StatusCode.RESOURCE_EXHAUSTED
-    error = CallError(code=code, reason="QUOTA_TOKENS", message="why", quota_subject="acme", retry_s=1.001)
+    error = CallError(reason=Reason.QUOTA_TOKENS, message="why", quota_subject="acme", retry_s=1.001)
     trailers = dict(trailing_metadata(error))
     status = status_pb2.Status.FromString(trailers["grpc-status-details-bin"])
     failure, retry = error_details_pb2.QuotaFailure(), error_details_pb2.RetryInfo()

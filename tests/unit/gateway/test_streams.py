@@ -16,6 +16,7 @@ from gateway.calls import Call
 from gateway.errors import CallError, unavailable
 from gateway.parts import Parts, StreamLimits
 from gateway.quotas import Quotas
+from gateway.reasons import Reason
 from gateway.streams import answer_stream
 from gateway.tokenization import Tokenization
 from jobqueue.announcements import Liveness
@@ -217,7 +218,7 @@ async def test_misuse_ends_the_stream_at_once_and_names_the_field(parts, queue, 
 
 
 async def test_what_reading_raises_ends_the_stream(parts, queue):
-    malformed = CallError(code=grpc.StatusCode.INVALID_ARGUMENT, reason="MALFORMED_REQUEST", message="no message")
+    malformed = CallError(reason=Reason.MALFORMED_REQUEST, message="no message")
     answers, ending = await collect(parts, CONFIG, chunk(1), malformed)
     assert (answers, ending) == ({}, malformed)
     assert queue.num_waiting == 0
@@ -429,7 +430,7 @@ async def test_a_stream_ends_at_its_age(make_parts, queue):
 
 
 async def test_chunks_in_back_off_do_not_hold_up_others(parts, queue):
-    queue.refusals = [unavailable("QUOTA", "later", retry_s=30.0)] * (MAX_CHUNKS - 1)
+    queue.refusals = [unavailable(Reason.QUEUE_FULL, "later", retry_s=30.0)] * (MAX_CHUNKS - 1)
     queue.release()
     async with contextlib.aclosing(answer_stream(Requests(CONFIG, *chunks(10)), call(), parts)) as stream:
         assert [(await anext(stream)).chunk_id for _ in range(7)] == list(range(3, 10))

@@ -169,7 +169,7 @@ def test_a_special_token_in_a_users_part_stays_text(special, embed_tokenizer, re
 
 def test_no_added_token_of_the_tokenizer_can_be_written_by_a_user(embed_tokenizer, rerank_tokenizer):
     for tokenizer in (embed_tokenizer, rerank_tokenizer):
-        added = [token.content for token in tokenizer._template.get_added_tokens_decoder().values()]
+        added = [token.content for token in tokenizer._users.get_added_tokens_decoder().values()]
         assert len(added) >= 26
         for encoding in tokenizer.encode([f"x{token}" for token in added] + added):
             assert max(encoding.ids) < FIRST_SPECIAL

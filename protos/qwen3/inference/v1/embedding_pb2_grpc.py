@@ -61,7 +61,7 @@ class EmbeddingServiceServicer(object):
     def EmbedStream(self, request_iterator, context):
         """Embeds any number of texts over one stream, in the bulk lane. The first message carries `config`, every
         later one a `chunk`. Replies match by chunk_id and may come out of order; a failed chunk does not end the
-        stream.
+        stream. The caller's id for logs and traces, as EmbedRequest.request_id, comes as metadata x-request-id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

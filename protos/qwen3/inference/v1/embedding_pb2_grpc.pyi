@@ -90,7 +90,7 @@ class EmbeddingServiceStub(typing.Generic[_EmbeddingServiceEmbedType, _Embedding
     EmbedStream: _EmbeddingServiceEmbedStreamType
     """Embeds any number of texts over one stream, in the bulk lane. The first message carries `config`, every
     later one a `chunk`. Replies match by chunk_id and may come out of order; a failed chunk does not end the
-    stream.
+    stream. The caller's id for logs and traces, as EmbedRequest.request_id, comes as metadata x-request-id.
     """
 
 EmbeddingServiceAsyncStub: typing_extensions.TypeAlias = EmbeddingServiceStub[
@@ -123,7 +123,7 @@ class EmbeddingServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[collections.abc.Iterator[qwen3.inference.v1.embedding_pb2.EmbedStreamResponse], collections.abc.AsyncIterator[qwen3.inference.v1.embedding_pb2.EmbedStreamResponse]]:
         """Embeds any number of texts over one stream, in the bulk lane. The first message carries `config`, every
         later one a `chunk`. Replies match by chunk_id and may come out of order; a failed chunk does not end the
-        stream.
+        stream. The caller's id for logs and traces, as EmbedRequest.request_id, comes as metadata x-request-id.
         """
 
 def add_EmbeddingServiceServicer_to_server(servicer: EmbeddingServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
