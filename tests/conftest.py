@@ -14,6 +14,7 @@ settings.load_profile("untimed")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test needs the network
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads collapse where cores are shared
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes start: the first compiles for the others
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from qwen3.inference.v1 import common_pb2, embedding_pb2, model_pb2, rerank_pb2, tokenizer_pb2
-from tests.support.processes import gateway, running, worker
+from tests.support.processes import gateway, worker
 from tests.support.redis_servers import embedded_binary, redis_server
 from tests.support.wire import TIMEOUT_S, Stubs, refusal
 
@@ -115,23 +115,15 @@ def test_invalid_utf8_on_the_wire_is_the_callers_mistake(method, message, stubs)
     assert (error.code, error.reason) == (INVALID, "MALFORMED_REQUEST")
 
 
-def test_a_reply_that_would_not_fit_a_client_is_refused_before_any_work(tmp_path):
-    """At 4,096 dimensions in float32, 251 vectors fit into 4 MiB less 64 KiB; smaller encodings leave room for more."""
-    folder = tmp_path / "wide"
-    shape = ["--hidden-size", "4096", "--layers", "1", "--heads", "2", "--kv-heads", "1", "--intermediate-size", "64"]
-    with running("worker.make_checkpoint", "--task", "embedding", *shape, str(folder)) as maker:
-        assert maker.wait() == 0, maker.log
-    with (
-        redis_server(embedded_binary()) as redis_url,
-        worker(redis_url, folder),
-        gateway(redis_url) as (_, address),
-    ):
-        stubs = Stubs(address)
-        error = refused(stubs.embed, ["a"] * 252)
+def test_a_reply_that_would_not_fit_a_client_is_refused_before_any_work(redis_url, address):
+    """At 128 dimensions in float32, 7,589 vectors fit into 4 MiB less 64 KiB; smaller encodings leave room for more."""
+    with gateway(redis_url, "--max-embed-inputs", "8000") as (_, of_many):
+        stubs = Stubs(of_many)
+        error = refused(stubs.embed, ["a"] * 7590)
         assert (error.code, error.field) == (INVALID, "inputs")
-        assert "251" in error.message
-        assert len(stubs.embed(["a"] * 251).embeddings) == 251
-        assert len(stubs.embed(["a"] * 256, encoding=embedding_pb2.VECTOR_ENCODING_FLOAT16).embeddings) == 256
+        assert "7589" in error.message
+        assert len(stubs.embed(["a"] * 7589).embeddings) == 7589
+        assert len(stubs.embed(["a"] * 8000, encoding=embedding_pb2.VECTOR_ENCODING_FLOAT16).embeddings) == 8000
         stubs.channel.close()
 
 

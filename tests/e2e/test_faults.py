@@ -15,7 +15,7 @@ from jobqueue.keys import QueueKeys
 from qwen3.inference.v1 import embedding_pb2, model_pb2
 from tests.support.processes import gateway, running, worker
 from tests.support.redis_servers import embedded_binary, redis_server
-from tests.support.wire import Stubs, refusal, unpack
+from tests.support.wire import TIMEOUT_S, Stubs, refusal, unpack
 
 SHORT_LEASE = ("--lease-s", "1")
 GIVE_UP_S = 60
@@ -67,7 +67,7 @@ def is_idle(server: str, keys: QueueKeys) -> bool:
 
 def test_a_killed_workers_calls_are_answered_by_the_next_one(server, stubs, embedding_checkpoint):
     texts = ["kill -9 " + "a long text that takes a while " * 60] * 8
-    with worker(server, embedding_checkpoint, *SHORT_LEASE) as victim, ThreadPoolExecutor(16) as pool:
+    with worker(server, embedding_checkpoint) as victim, ThreadPoolExecutor(16) as pool:
         await_state(stubs, model_pb2.MODEL_STATE_READY)
         expected = stubs.vectors(["kill -9 " + "a long text that takes a while " * 60])[0]
         keys = queue_of(stubs)
@@ -81,7 +81,7 @@ def test_a_killed_workers_calls_are_answered_by_the_next_one(server, stubs, embe
         victim.signal(signal.SIGKILL)
         victim.wait()
         assert not all(call.done() for call in calls)
-        with worker(server, embedding_checkpoint, *SHORT_LEASE):
+        with worker(server, embedding_checkpoint):
             answers = [call.result(timeout=GIVE_UP_S) for call in calls]
     for answer in answers:
         assert (unpack(answer) @ expected).min() >= 0.999999
@@ -100,7 +100,7 @@ def test_without_a_live_worker_a_call_is_refused_at_once_with_a_time_to_retry(se
     with pytest.raises(grpc.RpcError) as error:
         stubs.embed(["a"])
     found = refusal(error.value)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < TIMEOUT_S / 2
     assert (found.code, found.reason) == (grpc.StatusCode.UNAVAILABLE, "NO_WORKER")
     assert found.retry_s > 0
     assert int(found.trailers["grpc-retry-pushback-ms"]) == found.retry_s * 1000
@@ -155,7 +155,7 @@ def test_a_client_that_goes_away_takes_its_waiting_jobs_with_it(server, stubs, e
 
 
 def test_a_call_past_its_deadline_leaves_nothing_behind(server, stubs, embedding_checkpoint):
-    with worker(server, embedding_checkpoint, *SHORT_LEASE) as only:
+    with worker(server, embedding_checkpoint) as only:
         await_state(stubs, model_pb2.MODEL_STATE_READY)
         keys = queue_of(stubs)
         only.signal(signal.SIGSTOP)
@@ -233,15 +233,26 @@ def test_sigterm_before_a_worker_works_ends_it_at_once(embedding_checkpoint):
         assert process.stop() == 0
 
 
+def embed_once_there_is_a_worker(stubs: Stubs, texts: list[str]) -> embedding_pb2.EmbedResponse:
+    """Try again as one is told to: a lease so short is over between two beats where the machine is busy."""
+    while True:
+        try:
+            return stubs.embed(texts)
+        except grpc.RpcError as error:
+            found = refusal(error)
+            assert found.reason == "NO_WORKER"
+            time.sleep(found.retry_s)
+
+
 def test_a_worker_whose_batch_hangs_ends_itself_and_another_answers_the_call(server, stubs, embedding_checkpoint):
     """It does not hang here, but it takes much longer than the setting allows."""
     with ThreadPoolExecutor(1) as pool:
         with worker(server, embedding_checkpoint, "--lease-s", "0.3", "--max-batch-s", "0.05") as hung:
             await_state(stubs, model_pb2.MODEL_STATE_READY)
-            call = pool.submit(stubs.embed, ["word " * 8000])
+            call = pool.submit(embed_once_there_is_a_worker, stubs, ["word " * 8000])
             assert hung.wait() == EXIT_HUNG
             assert "hung batch" in hung.log
-        with worker(server, embedding_checkpoint, *SHORT_LEASE):
+        with worker(server, embedding_checkpoint):
             assert len(call.result().embeddings) == 1
 
 

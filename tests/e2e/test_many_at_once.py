@@ -13,7 +13,7 @@ from tests.support.wire import unpack
 
 def texts_of(seed: int) -> list[str]:
     chance = random.Random(seed)
-    sizes = chance.choices([1, 3, 10, 60, 300], k=chance.choice([1, 1, 2, 8]))
+    sizes = chance.choices([1, 3, 10, 30, 100], k=chance.choice([1, 1, 2, 8]))
     return [f"call {seed} " + " ".join(str(chance.randrange(1000)) for _ in range(size)) for size in sizes]
 
 

@@ -1,7 +1,6 @@
 """`qwen3-serve` with real models: one line, one service, nothing left behind."""
 
 import signal
-import time
 from collections.abc import Iterator
 
 import grpc
@@ -55,7 +54,7 @@ def test_sigterm_leaves_no_process_behind(embedding_checkpoint):
         children = descendants(process)
         assert len(children) >= 3, "a Redis, a gateway and a worker"
         assert process.stop() == 0
-        _, alive = psutil.wait_procs(children, timeout=10)
+        _, alive = psutil.wait_procs(children, timeout=GIVE_UP_S)
     assert not alive
 
 
@@ -82,17 +81,15 @@ def test_kill_9_leaves_no_process_behind(embedding_checkpoint):
         process.ready()
         children = descendants(process)
         process.signal(signal.SIGKILL)
-        _, alive = psutil.wait_procs(children, timeout=30)
+        _, alive = psutil.wait_procs(children, timeout=GIVE_UP_S)
     assert not alive
 
 
 def test_a_model_that_cannot_be_served_ends_it_with_the_reason(tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    started = time.monotonic()
     with running("standalone", str(tmp_path), "--listen", "127.0.0.1:0") as process:
         assert process.wait() == 1
         assert "task" in process.log
-    assert time.monotonic() - started < GIVE_UP_S
 
 
 def test_a_redis_that_is_not_there_ends_it_with_the_reason(embedding_checkpoint):

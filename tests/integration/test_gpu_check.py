@@ -11,6 +11,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks.gpu_check import __main__ as gpu_check
+from benchmarks.gpu_check import model_parity
 from benchmarks.gpu_check.flops import Flops, count_flops, count_pairs
 from benchmarks.gpu_check.models import config_of
 from benchmarks.gpu_check.profiling import KernelTime, Profile, profile_rows, take_profile
@@ -104,10 +105,16 @@ def test_a_run_on_the_cpu_says_everything_in_lines_and_in_json(tmp_path):
     assert speeds["512"]["speedup"] == pytest.approx(speeds["512"]["twin_ms"] / speeds["512"]["forward_ms"])
 
 
-def parity_only(capsys):
-    """The exit code and lines of a run that has no time for speed."""
-    exit_code = gpu_check.main(["--device", "cpu", "--minutes", "0"])
-    return exit_code, capsys.readouterr().out.splitlines()
+@pytest.fixture
+def parity_only(monkeypatch, capsys):
+    """The exit code and lines of a run that has no time for speed, and models of two layers."""
+
+    def run():
+        exit_code = gpu_check.main(["--device", "cpu", "--minutes", "0"])
+        return exit_code, capsys.readouterr().out.splitlines()
+
+    monkeypatch.setattr(model_parity, "_NUM_LAYERS", 2)
+    return run
 
 
 def failed(lines):
@@ -124,9 +131,9 @@ def without_mask(q, k, v, cu_seqlens_q, cu_seqlens_k, *_):
     return out
 
 
-def test_attention_without_a_mask_fails(monkeypatch, capsys):
+def test_attention_without_a_mask_fails(monkeypatch, parity_only):
     monkeypatch.setitem(attention_module._MAKERS, "sdpa", lambda: without_mask)
-    exit_code, lines = parity_only(capsys)
+    exit_code, lines = parity_only()
     assert exit_code == 1
     assert any(line.startswith("PARITY attention sdpa float32: ") for line in failed(lines))
     assert any(line.startswith("PARITY tiny float32 onednn sdpa: ") for line in failed(lines))
@@ -134,32 +141,32 @@ def test_attention_without_a_mask_fails(monkeypatch, capsys):
     assert lines[-1].startswith("RESULT FAILED: PARITY attention sdpa")
 
 
-def test_wrong_kernels_fail_and_the_others_do_not(monkeypatch, capsys):
+def test_wrong_kernels_fail_and_the_others_do_not(monkeypatch, parity_only):
     wrong = replace(
         kernels_module.TORCH, silu_mul=lambda gate_up: torch.relu(gate_up.chunk(2, 1)[0]) * gate_up.chunk(2, 1)[1]
     )
     monkeypatch.setattr(kernels_module, "TORCH", wrong)
-    exit_code, lines = parity_only(capsys)
+    exit_code, lines = parity_only()
     assert exit_code == 1
     assert {line.partition(":")[0] for line in failed(lines)} == {
         f"PARITY tiny {dtype} torch sdpa" for dtype in ("bfloat16", "float16", "float32")
     }
 
 
-def test_kernels_that_raise_are_a_failure_and_the_rest_is_measured(monkeypatch, capsys):
+def test_kernels_that_raise_are_a_failure_and_the_rest_is_measured(monkeypatch, parity_only):
     def broken(*_):
         raise ValueError("no such kernel\nand more")
 
     monkeypatch.setattr(kernels_module, "TORCH", replace(kernels_module.TORCH, add_norm=broken))
-    exit_code, lines = parity_only(capsys)
+    exit_code, lines = parity_only()
     assert exit_code == 1
     assert "PARITY tiny float32 torch sdpa: raised; FAILED: ValueError: no such kernel" in lines
     assert any(line.startswith("PARITY tiny float32 onednn sdpa: 1 - cosine") for line in lines)
 
 
-def test_without_transformers_the_engines_own_plain_path_is_the_measure(monkeypatch, capsys):
+def test_without_transformers_the_engines_own_plain_path_is_the_measure(monkeypatch, parity_only):
     monkeypatch.setattr(gpu_check, "why_no_twin", lambda *_: "not installed")
-    exit_code, lines = parity_only(capsys)
+    exit_code, lines = parity_only()
     assert exit_code == 0
     assert "SKIPPED transformers: not installed" in lines
     assert any("times the error of torch sdpa itself" in line for line in lines)

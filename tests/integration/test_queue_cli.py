@@ -1,4 +1,4 @@
-"""`qwen3-queue` as a process: what it says, on which stream, and its exit status."""
+"""`qwen3-queue`: what it says, where, and its exit status. As a process where a terminal or a signal counts."""
 
 import json
 import os
@@ -8,7 +8,9 @@ import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
+from jobqueue.cli import app
 from jobqueue.keys import MODELS
 from jobqueue.lanes import Lane
 from jobqueue.messages import Failure, FailureReason, decode_job
@@ -36,10 +38,8 @@ def queue(url):
 
 @pytest.fixture
 def run(url):
-    def run(*arguments, redis=url, **options):
-        command = [sys.executable, "-m", "jobqueue", *arguments]
-        options = {"stdin": subprocess.DEVNULL, "capture_output": True, "timeout": LIMIT_S} | options
-        return subprocess.run(command, env=os.environ | {"QWEN3_REDIS": redis}, text=True, check=False, **options)
+    def run(*arguments, redis=url):
+        return CliRunner().invoke(app, arguments, env={"QWEN3_REDIS": redis}, catch_exceptions=False)
 
     return run
 
@@ -66,13 +66,13 @@ def typed(url):
 
 def done(result) -> str:
     """What a command that went well printed."""
-    assert (result.returncode, result.stderr) == (0, "")
+    assert (result.exit_code, result.stderr) == (0, "")
     return result.stdout
 
 
 def refused(result, exit_status=1) -> str:
     """The one line of a command that was refused."""
-    assert (result.returncode, result.stdout) == (exit_status, ""), result
+    assert (result.exit_code, result.stdout) == (exit_status, ""), result.output
     (line,) = result.stderr.splitlines()
     assert line.startswith("qwen3-queue: ")
     return line
@@ -234,7 +234,7 @@ def test_of_a_letter_that_this_version_cannot_read_is_shown_what_is_known(run, q
     (letter,) = queue.dead_letters()
     newer = queue.client.xadd(queue.keys.dead, letter | {b"payload": b"\xffnewer"}).decode()
     result = run("dead", "show", queue.name, newer)
-    assert result.returncode == 1
+    assert result.exit_code == 1
     assert "request: req" in result.stdout
     assert "cannot be read: message version 255" in result.stderr
 
@@ -272,7 +272,7 @@ def test_a_replay_that_fails_again_says_why_with_exit_status_1(run, url, queue):
     failure = Failure(reason=FailureReason.NON_FINITE_RESULT, message="row 0 is not finite")
     with WorkerDouble(url, queue.name, answer=lambda _: failure):
         result = run("dead", "replay", queue.name, letter_id)
-    assert result.returncode == 1
+    assert result.exit_code == 1
     assert result.stdout == "failed again: NON_FINITE_RESULT: row 0 is not finite\n"
     assert len(queue.dead_letters()) == 1
 

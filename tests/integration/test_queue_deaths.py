@@ -6,7 +6,7 @@ import pytest
 
 from jobqueue.lanes import Lane
 from jobqueue.messages import Failure, FailureReason
-from tests.support.queues import Depth, finish_all, own_queue
+from tests.support.queues import SHORT_TTL_MS, Depth, finish_all, own_queue
 
 
 @pytest.fixture
@@ -30,13 +30,13 @@ def die_with(queue, budget=10**6, num_times=1):
 
 
 def test_a_dead_workers_jobs_are_run_by_another(queue):
-    dead, heir = queue.consumer("dead", lease_ms=20), queue.consumer("heir")
+    dead, heir = queue.consumer("dead"), queue.consumer("heir")
     queue.admit(10, 20, lane=Lane.INTERACTIVE)
     queue.admit(30, lane=Lane.BULK)
     assert sizes(dead.take(budget=100, num_held=0)) == [10, 20, 30]
     assert heir.reap() == 0
 
-    time.sleep(0.02)
+    queue.end_lease("dead")
     assert heir.reap() > 0
     assert {holder for holder, _ in queue.pending().values()} == {"orphans"}
     assert "dead" not in queue.group_consumers()
@@ -52,13 +52,12 @@ def test_a_dead_workers_jobs_are_run_by_another(queue):
 
 
 def test_a_worker_that_renews_its_lease_keeps_its_jobs(queue):
-    worker, other = queue.consumer("a", lease_ms=30), queue.consumer("b")
+    worker, other = queue.consumer("a"), queue.consumer("b")
     queue.admit(10)
     taken = worker.take(budget=100, num_held=0).jobs
-    for _ in range(4):
-        time.sleep(0.01)
-        worker.renew(loading=False)
-        other.reap()
+    queue.end_lease("a")
+    worker.renew(loading=False)
+    assert other.reap() == 0
     assert worker.confirm(taken) == list(taken)
 
 
@@ -203,9 +202,9 @@ def test_no_suspect_joins_what_a_blocked_read_brought(queue):
 
 
 def test_an_orphan_that_expired_after_a_crash_is_dead_lettered(queue):
-    queue.admit(10, ttl_ms=25, request_id="caller-2")
+    queue.admit(10, ttl_ms=SHORT_TTL_MS, request_id="caller-2")
     die_with(queue)
-    time.sleep(0.025)
+    time.sleep(SHORT_TTL_MS / 1000)
     assert queue.consumer("a").take(budget=100, num_held=0).jobs == ()
     (letter,) = queue.dead_letters()
     assert letter[b"reason"] == b"expired after it failed its worker"
@@ -216,10 +215,10 @@ def test_an_orphan_that_expired_after_a_crash_is_dead_lettered(queue):
 
 def test_an_orphan_that_expired_after_its_worker_left_in_order_is_only_dropped(queue):
     leaver = queue.consumer("leaver")
-    queue.admit(10, ttl_ms=25)
+    queue.admit(10, ttl_ms=SHORT_TTL_MS)
     leaver.take(budget=100, num_held=0)
     leaver.leave()
-    time.sleep(0.025)
+    time.sleep(SHORT_TTL_MS / 1000)
     assert queue.consumer("a").take(budget=100, num_held=0).jobs == ()
     assert queue.dead_letters() == []
     assert queue.answers() == []

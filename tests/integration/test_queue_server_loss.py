@@ -10,7 +10,7 @@ from jobqueue.consumer import Consumer
 from jobqueue.errors import QueueAwayError
 from jobqueue.keys import GROUP
 from jobqueue.lanes import Lane
-from tests.support.queues import Depth, finish_all, job_of, own_queue, producer_at, submission, wait_for
+from tests.support.queues import SHORT_TTL_MS, Depth, finish_all, job_of, own_queue, producer_at, submission, wait_for
 from tests.support.redis_servers import binaries, redis_server
 
 
@@ -206,24 +206,24 @@ def test_a_worker_that_comes_to_a_full_server_drains_it(queue):
 
 def test_an_entry_that_nobody_holds_any_more_ends_with_its_time(queue):
     """As a server leaves it that lost the last of its writes: acknowledged, and not deleted."""
-    (entry_id,) = queue.admit(10, ttl_ms=50, tenant="x")
+    (entry_id,) = queue.admit(10, ttl_ms=SHORT_TTL_MS, tenant="x")
     worker = queue.consumer("a")
     assert sizes(worker.take(budget=100, num_held=0)) == [10]
     queue.client.xack(queue.lanes[Lane.INTERACTIVE], GROUP, entry_id)
     worker.renew(loading=False)
     worker.reap()
     assert queue.check_depth() == Depth(tokens=10, jobs=1)
-    time.sleep(0.05)
+    time.sleep(SHORT_TTL_MS / 1000)
     worker.reap()
     queue.check_idle()
 
 
-@pytest.mark.parametrize("lease_ms", [0, 100])
+@pytest.mark.parametrize("lease_ms", [0, 2 * SHORT_TTL_MS])
 def test_a_job_that_expires_with_a_dead_worker_is_left_to_the_next_take_to_bury(queue, lease_ms):
-    queue.admit(10, ttl_ms=30)
+    queue.admit(10, ttl_ms=SHORT_TTL_MS)
     assert queue.consumer("dead", lease_ms=lease_ms).take(budget=100, num_held=0).jobs
     worker = queue.consumer("a")
-    time.sleep(0.03)
+    time.sleep(SHORT_TTL_MS / 1000)
     worker.reap()
     time.sleep(lease_ms / 1000)
     worker.reap()

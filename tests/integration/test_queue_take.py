@@ -9,7 +9,7 @@ from jobqueue.consumer import Consumer
 from jobqueue.errors import QueueAwayError
 from jobqueue.lanes import Lane
 from jobqueue.messages import decode_job
-from tests.support.queues import Depth, finish_all, own_queue
+from tests.support.queues import SHORT_TTL_MS, Depth, finish_all, own_queue
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_a_waiting_take_wakes_when_jobs_arrive_and_keeps_to_its_budget(queue, an
         while queue.client.info("clients")["blocked_clients"] == 0:
             time.sleep(0.001)
         queue.admit(60, 40, 40, lane=lane)
-        thread.join(timeout=10)
+        thread.join(timeout=60)
     assert [sizes(take) for take in takes] == [[60, 40]]
 
 
@@ -158,13 +158,13 @@ def test_dropped_jobs_between_others_do_not_shift_what_is_delivered(queue):
 
 def test_confirm_drops_what_was_cancelled_expired_or_given_to_another(queue):
     worker = queue.dead_consumer("a")
-    entry_ids = [*queue.admit(1, 2, 3), *queue.admit(4, ttl_ms=30)]
+    entry_ids = [*queue.admit(1, 2, 3), *queue.admit(4, ttl_ms=SHORT_TTL_MS)]
     taken = worker.take(budget=100, num_held=0).jobs
     assert [job.entry_id for job in taken] == entry_ids
     assert worker.confirm(taken) == list(taken)
 
     queue.cancel(entry_ids[1], 2)
-    time.sleep(0.03)
+    time.sleep(SHORT_TTL_MS / 1000)
     assert [job.tokens for job in worker.confirm(taken)] == [1, 3]
     assert queue.check_depth() == Depth(tokens=4, jobs=2)  # the expired one was ended too, in case its gateway is gone
 

@@ -27,7 +27,7 @@ NATIVE_DIMENSIONS = 64
 MAX_INPUT_TOKENS = 512
 COMPUTE_US = 1234
 DEFAULT_INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
-LEASE_MS = 1500
+LEASE_MS = 15_000  # a busy machine holds up a beat for seconds
 BEAT_S = 0.3
 RETRY_S = 0.1
 EVENTUALLY_S = 60.0  # a busy machine needs 20 s to import torch
@@ -49,6 +49,11 @@ def write_tokenizer(folder: Path, operation: Operation) -> None:
     _write_tokenizer(folder, ModelTask.EMBED if operation is Operation.EMBED else ModelTask.RERANK)
 
 
+@cache
+def _published_digest(operation: Operation) -> str:
+    return tokenizer_digest(tokenizer_json(operation))
+
+
 def announcement(model_id: str, operation: Operation = Operation.EMBED, **fields) -> Announcement:
     """What an echo worker announces, unless told otherwise."""
     defaults = {
@@ -56,7 +61,7 @@ def announcement(model_id: str, operation: Operation = Operation.EMBED, **fields
         "native_dimensions": NATIVE_DIMENSIONS if operation is Operation.EMBED else 0,
         "max_input_tokens": MAX_INPUT_TOKENS,
         "default_instruction": DEFAULT_INSTRUCTION,
-        "tokenizer_digest": tokenizer_digest(tokenizer_json(operation)),
+        "tokenizer_digest": _published_digest(operation),
         "attention_cost": 0.0,
         "wakeable": False,
         "dtype": "float32",

@@ -11,6 +11,8 @@ from qwen3_client.channel import channel_options
 from tests.support.echo import eventually
 from tests.support.wire import TIMEOUT_S
 
+PAUSE_S = 0.02  # of a caller between its calls: gateways that start meanwhile need the processor too
+
 
 def open_channel(target: str) -> grpc.Channel:
     """With connections of its own, where grpc would share those of equal channels."""
@@ -49,7 +51,7 @@ class Load:
 
     def _call_on(self, channel: grpc.Channel) -> None:
         embed = embedding_pb2_grpc.EmbeddingServiceStub(channel).Embed
-        while not self._stopping.is_set():
+        while not self._stopping.wait(PAUSE_S):
             try:
                 embed(embedding_pb2.EmbedRequest(inputs=["text"]), timeout=TIMEOUT_S)
                 self.codes["OK"] += 1

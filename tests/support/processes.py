@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 READY_LIMIT_S = 120.0
-EXIT_LIMIT_S = 60.0
+EXIT_LIMIT_S = 120.0
 
 
 class Process:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import redis
 
-START_LIMIT_S = 30.0
+START_LIMIT_S = 60.0
 
 
 def embedded_binary() -> Path:

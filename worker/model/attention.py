@@ -15,8 +15,6 @@ from typing import Any, TypeAlias, cast, get_args
 
 import torch
 from torch import Tensor
-from torch.nn.attention import varlen
-from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
 from runtime.errors import SettingError
@@ -95,6 +93,8 @@ def _flash_attention(module: str) -> Attention:
 
 def torch_varlen_attention() -> Attention:
     """PyTorch's varlen flash kernel, of torch 2.11 or later."""
+    # Loaded where it is used: it loads half of torch.compile, which takes as long as torch itself.
+    varlen = importlib.import_module(_MODULES["torch-varlen"])
     parameters = inspect.signature(varlen.varlen_attn).parameters
     has_gqa_flag = "enable_gqa" in parameters  # torch 2.11 has none and takes unequal head counts as they are
 
@@ -166,8 +166,17 @@ def _attend_one(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def _bottom_right_mask(num_queries: int, num_keys: int, like: Tensor) -> Tensor:
     """Short ones are windows of one mask: to make one for each sequence takes a fifth of a short one's time."""
     if num_keys > _MASK_TOKENS:
-        return cast("Tensor", causal_lower_right(num_queries, num_keys))
+        return _long_mask(num_queries, num_keys, like.device)
     return _causal_mask(like.dtype, like.device)[num_keys - num_queries : num_keys, :num_keys]
+
+
+def _long_mask(num_queries: int, num_keys: int, device: torch.device) -> Tensor:
+    """Where no kernel can do without, the mask itself, as torch would make it of its stand-in."""
+    if device.type == "cuda":
+        from torch.nn.attention.bias import causal_lower_right  # noqa: PLC0415 - as slow to load as varlen
+
+        return cast("Tensor", causal_lower_right(num_queries, num_keys))
+    return torch.ones(num_queries, num_keys, dtype=torch.bool, device=device).tril(num_keys - num_queries)
 
 
 @cache

@@ -46,7 +46,7 @@ class Service:
         family = self.family() if self.process.poll() is None else []
         self.process.kill()
         self.process.communicate()
-        psutil.wait_procs(family, timeout=20)
+        psutil.wait_procs(family, timeout=60)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def serve():
 
 
 def assert_nothing_is_left(family, folder):
-    _gone, alive = psutil.wait_procs(family, timeout=20)
+    _gone, alive = psutil.wait_procs(family, timeout=60)
     assert not alive
     assert [path.name for path in folder.iterdir()] == ["events"]
 
@@ -172,5 +172,5 @@ def test_no_child_survives_a_kill_of_the_service(serve):
     family = [child for child in service.family() if child.name() != "sleep"]
     assert len(family) == 3
     service.process.kill()
-    _gone, alive = psutil.wait_procs(family, timeout=20)
+    _gone, alive = psutil.wait_procs(family, timeout=60)
     assert not alive

@@ -4,6 +4,7 @@ import random
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,9 @@ CPU = torch.device("cpu")
 END_OF_TEXT = 151643
 
 
+@cache
 def resolve(folder: Path) -> Checkpoint:
+    """Reads a tokenizer, which takes longer than the weights: a folder that was loaded once must not change."""
     return resolve_checkpoint(str(folder), task=None, name=None, revision="test")
 
 

@@ -160,15 +160,20 @@ def test_any_batch_over_any_cache_has_the_vectors_of_each_text_alone(embedding_m
 
 @pytest.fixture(scope="module")
 def official_scores(rerank_checkpoint):
-    """Probability of yes by the full logits of transformers, (n,) float64."""
+    """Probability of yes by the logits of transformers, (n,) float64."""
     model = AutoModelForCausalLM.from_pretrained(rerank_checkpoint, dtype=torch.float32).eval()
 
     def score(sequences):
         with torch.inference_mode():
-            logits = [model(input_ids=torch.tensor([ids])).logits[0, -1, [NO, YES]] for ids in sequences]
-        return torch.stack(logits).double().softmax(dim=1)[:, 1].numpy()
+            logits = [model(input_ids=torch.tensor([ids]), logits_to_keep=1).logits[0, -1] for ids in sequences]
+        return torch.stack(logits)[:, [NO, YES]].double().softmax(dim=1)[:, 1].numpy()
 
     return score
+
+
+@pytest.fixture(scope="module")
+def head(yes_minus_no, rerank_checkpoint):
+    return yes_minus_no(rerank_checkpoint)
 
 
 def scores(model, head, batch):
@@ -176,19 +181,20 @@ def scores(model, head, batch):
     return 1 / (1 + np.exp(-np.frombuffer(rows, "<f4").astype(np.float64)))
 
 
-@pytest.mark.parametrize("kernels", ["onednn", "torch"])
+@pytest.fixture(scope="module", params=["onednn", "torch"])
+def reranker(request, load, rerank_checkpoint):
+    return load(rerank_checkpoint, kernels=request.param)
+
+
 @pytest.mark.parametrize("mix", MIXES)
-def test_every_plan_and_every_layer_has_the_official_scores(
-    mix, kernels, load, rerank_checkpoint, yes_minus_no, official_scores
-):
-    model = load(rerank_checkpoint, kernels=kernels)
-    ours = scores(model, yes_minus_no(rerank_checkpoint), packed(MIXES[mix]))
+def test_every_plan_and_every_layer_has_the_official_scores(mix, reranker, head, official_scores):
+    ours = scores(reranker, head, packed(MIXES[mix]))
     assert np.abs(ours - official_scores(MIXES[mix])).max() <= LARGEST_SCORE_DIFFERENCE
 
 
 @pytest.mark.parametrize("mix", CACHED_MIXES)
-def test_every_cached_plan_has_the_official_scores(mix, rerank_model, rerank_checkpoint, yes_minus_no, official_scores):
+def test_every_cached_plan_has_the_official_scores(mix, rerank_model, head, official_scores):
     sequences, prefixes = CACHED_MIXES[mix]
     batch = packed(sequences, cached=keys_values(rerank_model, prefixes))
-    ours = scores(rerank_model, yes_minus_no(rerank_checkpoint), batch)
+    ours = scores(rerank_model, head, batch)
     assert np.abs(ours - official_scores(sequences)).max() <= LARGEST_SCORE_DIFFERENCE
