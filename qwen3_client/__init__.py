@@ -20,6 +20,7 @@ from qwen3_client.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+from qwen3_client.options import Encoding, InputType, Priority, ScoreType, Truncation
 from qwen3_client.results import EmbedResult, HealthStatus, ModelInfo, RerankHit, TokenCounts, TokenSequence
 from qwen3_client.security import Tls
 
@@ -29,21 +30,26 @@ __all__ = [
     "Client",
     "DeadlineExceededError",
     "EmbedResult",
+    "Encoding",
     "HealthStatus",
+    "InputType",
     "InvalidRequestError",
     "ModelInfo",
     "ModelNotFoundError",
     "NonFiniteResultError",
     "NotAllowedError",
     "PoisonInputError",
+    "Priority",
     "Qwen3Error",
     "RerankHit",
     "ResourceExhaustedError",
     "RevisionChangedError",
+    "ScoreType",
     "ServerFaultError",
     "Tls",
     "TokenCounts",
     "TokenSequence",
+    "Truncation",
     "UnauthenticatedError",
     "UnavailableError",
 ]

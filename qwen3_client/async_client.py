@@ -1,9 +1,8 @@
 """The asyncio client. client.py is its twin: what both decide stands in modules that do no I/O."""
 
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Iterable
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
 import grpc.aio
 from grpc_health.v1.health_pb2 import HealthCheckResponse
@@ -14,23 +13,35 @@ from qwen3.inference.v1.embedding_pb2_grpc import EmbeddingServiceStub
 from qwen3.inference.v1.model_pb2_grpc import ModelServiceStub
 from qwen3.inference.v1.rerank_pb2_grpc import RerankServiceStub
 from qwen3.inference.v1.tokenizer_pb2_grpc import TokenizerServiceStub
+from qwen3_client.async_calls import AsyncOptions, call, call_all
 from qwen3_client.async_streams import embed_in_bulk
-from qwen3_client.batches import Batcher, BatchLimits, chunk_limits
+from qwen3_client.batches import (
+    COUNT_LIMITS,
+    RERANK_LIMITS,
+    TOKENIZE_LIMITS,
+    Batch,
+    Batcher,
+    BatchLimits,
+    all_in_batches,
+    chunk_limits,
+    fit_one_call,
+)
+from qwen3_client.bulk import Bulk
 from qwen3_client.channel import DEFAULT_TARGET, channel_options
-from qwen3_client.errors import ModelNotFoundError, closed, error_of
+from qwen3_client.errors import REQUEST_ID_KEY, ModelNotFoundError, closed
 from qwen3_client.options import Encoding, InputType, Priority, ScoreType, Truncation
 from qwen3_client.requests import (
-    MAX_CALLS_IN_FLIGHT,
-    Part,
-    count_tokens_parts,
+    CallOptions,
+    count_tokens_request,
     embed_config,
     embed_request,
     health_request,
+    known_request_id,
     list_of_texts,
     next_page,
     refuse_single_text,
-    rerank_parts,
-    tokenize_parts,
+    rerank_request,
+    tokenize_request,
 )
 from qwen3_client.results import (
     EmbedResult,
@@ -39,19 +50,15 @@ from qwen3_client.results import (
     RerankHit,
     TokenCounts,
     TokenSequence,
-    decode_embeddings,
+    decode_all_embeddings,
     decode_hits,
     decode_model,
     decode_token_counts,
     decode_token_sequences,
     joined,
-    with_documents,
 )
 from qwen3_client.security import AsyncToken, Tls, authorization, check_token_is_safe
 from qwen3_client.tracing import trace_headers
-
-_Request = TypeVar("_Request")
-_Reply = TypeVar("_Reply")
 
 
 class AsyncClient:
@@ -65,7 +72,8 @@ class AsyncClient:
 
     A call fails after `timeout_s` seconds without an answer, retries included; one that is sent in parts takes as
     long as it needs, as long as parts are answered. Methods raise Qwen3Error or one of its subclasses where the call
-    fails, ValueError for an option that has no such value, TypeError for texts that are none.
+    fails, ValueError for an option that has no such value, TypeError for texts that are none. `request_id` is what
+    the server's logs call the call; without one they get one.
     """
 
     def __init__(
@@ -121,8 +129,8 @@ class AsyncClient:
         """Vectors of any number of texts, (n, dimensions), in order: float32 unless `encoding` asks for others.
 
         Queries take `input_type="query"`, documents "document" or nothing. `dimensions=0` is the model's own width.
-        Up to 250 texts go in one call; more go over a stream in parts, in the bulk lane unless `priority` says
-        otherwise, and without `request_id`, which is one call's. One text that fails fails the whole.
+        Up to 250 texts, or 256 KiB, go in one call; more go over a stream in parts, in the bulk lane unless
+        `priority` says otherwise. One text that fails fails the whole.
         """
         config = embed_config(
             model=model,
@@ -134,11 +142,15 @@ class AsyncClient:
             truncation=truncation,
             priority=priority,
         )
+        request_id = known_request_id(request_id)
         texts = list_of_texts(texts)
-        request = embed_request(texts, config=config, request_id=request_id)
-        if request is None:
-            return joined([result async for result in self._bulk(texts, config, timeout_s)])
-        return decode_embeddings(await self._call(self._embedding.Embed, request, timeout_s))
+        if not fit_one_call(texts, config):
+            return joined([result async for result in self._bulk(texts, config, request_id, timeout_s)])
+        to_request = embed_request(config, request_id=request_id)
+        batches = [Batch(texts=texts, first=0)]
+        return decode_all_embeddings(
+            await call_all(self._embedding.Embed, to_request, batches, self._options(timeout_s))
+        )
 
     def embed_stream(
         self,
@@ -152,6 +164,7 @@ class AsyncClient:
         encoding: Encoding = "float32",
         truncation: Truncation = "error",
         priority: Priority | None = None,
+        request_id: str = "",
         timeout_s: float | None = None,
     ) -> AsyncGenerator[EmbedResult, None]:
         """Vectors of texts without end, in memory that does not grow: each result is that of the next up to 64 texts.
@@ -170,7 +183,7 @@ class AsyncClient:
             truncation=truncation,
             priority=priority,
         )
-        return self._bulk(texts, config, timeout_s)
+        return self._bulk(texts, config, known_request_id(request_id), timeout_s)
 
     async def rerank(
         self,
@@ -192,19 +205,19 @@ class AsyncClient:
         A score is a probability, 0 to 1, or for "logit" that of yes less that of no.
         """
         documents = list_of_texts(documents, "documents")
-        parts = rerank_parts(
+        to_request = rerank_request(
             query,
-            documents,
             model=model,
             instruction=instruction,
             top_n=top_n,
             truncation=truncation,
             score_type=score_type,
             priority=priority,
-            request_id=request_id,
+            request_id=known_request_id(request_id),
         )
-        hits = decode_hits(parts, await self._call_all(self._rerank.Rerank, parts, timeout_s), top_n=top_n)
-        return with_documents(hits, documents) if return_documents else hits
+        batches = all_in_batches(documents, RERANK_LIMITS)
+        answers = await call_all(self._rerank.Rerank, to_request, batches, self._options(timeout_s))
+        return decode_hits(answers, documents if return_documents else None, top_n=top_n)
 
     async def count_tokens(
         self,
@@ -217,10 +230,10 @@ class AsyncClient:
         timeout_s: float | None = None,
     ) -> TokenCounts:
         """Tokens that each text would be charged; with `query`, texts are a reranker's documents."""
-        parts = count_tokens_parts(
-            list_of_texts(texts), model=model, input_type=input_type, instruction=instruction, query=query
-        )
-        return decode_token_counts(await self._call_all(self._tokenizer.CountTokens, parts, timeout_s))
+        to_request = count_tokens_request(model=model, input_type=input_type, instruction=instruction, query=query)
+        batches = all_in_batches(list_of_texts(texts), COUNT_LIMITS)
+        answers = await call_all(self._tokenizer.CountTokens, to_request, batches, self._options(timeout_s))
+        return decode_token_counts(answers)
 
     async def tokenize(
         self,
@@ -231,67 +244,52 @@ class AsyncClient:
         timeout_s: float | None = None,
     ) -> list[TokenSequence]:
         """Token ids of each text as it is, without a template, by the served model's own tokenizer."""
-        parts = tokenize_parts(list_of_texts(texts), model=model, add_special_tokens=add_special_tokens)
-        return decode_token_sequences(await self._call_all(self._tokenizer.Tokenize, parts, timeout_s))
+        to_request = tokenize_request(model=model, add_special_tokens=add_special_tokens)
+        batches = all_in_batches(list_of_texts(texts), TOKENIZE_LIMITS)
+        answers = await call_all(self._tokenizer.Tokenize, to_request, batches, self._options(timeout_s))
+        return decode_token_sequences(answers)
 
-    async def models(self) -> list[ModelInfo]:
+    async def models(self, *, timeout_s: float | None = None) -> list[ModelInfo]:
         """Every served model, by id."""
         models: list[ModelInfo] = []
         request = next_page(None)
         while request is not None:
-            page = await self._call(self._models.ListModels, request, None)
+            page = await call(self._models.ListModels, request, self._options(timeout_s))
             models += [decode_model(model) for model in page.models]
             request = next_page(page)
         return models
 
-    async def health(self, model: str = "") -> HealthStatus:
+    async def health(self, model: str = "", *, timeout_s: float | None = None) -> HealthStatus:
         """Whether calls to `model`, or to the service as a whole, could succeed now."""
         try:
-            reply: HealthCheckResponse = await self._call(self._health.Check, health_request(model), None)
+            reply: HealthCheckResponse = await call(self._health.Check, health_request(model), self._options(timeout_s))
         except ModelNotFoundError:
             return HealthStatus.SERVICE_UNKNOWN
         return HealthStatus(HealthCheckResponse.ServingStatus.Name(reply.status))
 
     def _bulk(
-        self, texts: Iterable[str] | AsyncIterable[str], config: EmbedConfig, timeout_s: float | None
+        self,
+        texts: Iterable[str] | AsyncIterable[str],
+        config: EmbedConfig,
+        request_id: str,
+        timeout_s: float | None,
     ) -> AsyncGenerator[EmbedResult, None]:
         async def open_stream(
             requests: AsyncIterator[EmbedStreamRequest],
         ) -> "grpc.aio.StreamStreamCall[EmbedStreamRequest, EmbedStreamResponse]":
-            return self._embedding.EmbedStream(requests, metadata=await self._headers())
+            headers = (*await self._headers(), (REQUEST_ID_KEY, request_id))
+            return self._embedding.EmbedStream(requests, metadata=headers)
 
         refuse_single_text(texts)
-        batches = _texts_in_batches(texts, chunk_limits(config))
-        return embed_in_bulk(batches, config, open_stream, timeout_s=self._timeout(timeout_s))
+        batches = _in_batches(texts, chunk_limits(config))
+        bulk = Bulk(config, request_id=request_id)
+        return embed_in_bulk(batches, bulk, open_stream, timeout_s=self._timeout(timeout_s))
 
-    async def _call(
-        self,
-        method: "grpc.aio.UnaryUnaryMultiCallable[_Request, _Reply]",
-        request: _Request,
-        timeout_s: float | None,
-    ) -> _Reply:
-        call = method(request, timeout=self._timeout(timeout_s), metadata=await self._headers())
-        return await _reply(Part(request=request, first=0), call)
+    def _options(self, timeout_s: float | None) -> AsyncOptions:
+        async def options() -> CallOptions:
+            return {"timeout": self._timeout(timeout_s), "metadata": await self._headers()}
 
-    async def _call_all(
-        self,
-        method: "grpc.aio.UnaryUnaryMultiCallable[_Request, _Reply]",
-        parts: Sequence[Part[_Request]],
-        timeout_s: float | None,
-    ) -> list[_Reply]:
-        """The replies in order; a few calls are in flight at a time, and none once one has failed."""
-        in_flight: deque[tuple[Part[_Request], grpc.aio.UnaryUnaryCall[_Request, _Reply]]] = deque()
-        replies: list[_Reply] = []
-        try:
-            for part in parts:
-                if len(in_flight) == MAX_CALLS_IN_FLIGHT:
-                    replies.append(await _reply(*in_flight.popleft()))
-                headers = await self._headers()
-                in_flight.append((part, method(part.request, timeout=self._timeout(timeout_s), metadata=headers)))
-            return replies + [await _reply(part, call) for part, call in in_flight]
-        finally:
-            for _, call in in_flight:
-                call.cancel()
+        return options
 
     async def _headers(self) -> tuple[tuple[str, str], ...]:
         if self._is_closed:
@@ -313,22 +311,13 @@ def _channel(target: str, tls: Tls | None) -> grpc.aio.Channel:
     return grpc.aio.secure_channel(target, tls.credentials(), options)
 
 
-async def _reply(part: Part[_Request], call: "grpc.aio.UnaryUnaryCall[_Request, _Reply]") -> _Reply:
-    try:
-        return await call
-    except grpc.aio.AioRpcError as error:
-        raise error_of(error, first=part.first) from error
-
-
-async def _texts_in_batches(
-    texts: Iterable[str] | AsyncIterable[str], limits: BatchLimits
-) -> AsyncGenerator[list[str], None]:
+async def _in_batches(texts: Iterable[str] | AsyncIterable[str], limits: BatchLimits) -> AsyncGenerator[Batch, None]:
     """All texts, in order."""
     batcher = Batcher(limits)
     async for text in _each(texts):
-        if full := batcher.add(text):
+        if (full := batcher.add(text)) is not None:
             yield full
-    if rest := batcher.rest():
+    if (rest := batcher.rest()) is not None:
         yield rest
 
 

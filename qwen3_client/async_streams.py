@@ -8,7 +8,8 @@ from typing import Self, TypeAlias, TypeVar, cast
 
 import grpc.aio
 
-from qwen3.inference.v1.embedding_pb2 import EmbedConfig, EmbedStreamRequest, EmbedStreamResponse
+from qwen3.inference.v1.embedding_pb2 import EmbedStreamRequest, EmbedStreamResponse
+from qwen3_client.batches import Batch
 from qwen3_client.bulk import Bulk, Patience, StreamEndedError
 from qwen3_client.errors import Qwen3Error, UnavailableError, closed, error_of
 from qwen3_client.results import EmbedResult
@@ -23,24 +24,22 @@ _UNKNOWN_ENDING = "Internal error from Core"  # grpc's words
 
 
 async def embed_in_bulk(
-    batches: AsyncIterable[list[str]], config: EmbedConfig, open_stream: Open, *, timeout_s: float
+    batches: AsyncIterable[Batch], bulk: Bulk, open_stream: Open, *, timeout_s: float
 ) -> AsyncGenerator[EmbedResult, None]:
     """The vectors of each batch, in order. Closing the generator cancels the stream."""
-    bulk = Bulk(config)
     async with _Link(bulk, open_stream, Patience(timeout_s)) as link:
-        async for texts in batches:
-            await link.send(bulk.add(texts))
+        async for batch in batches:
+            await link.send(bulk.add(batch))
             while link.has_news:
-                bulk.accept(await link.receive())
+                await link.receive()
             for result in bulk.results():
                 yield result
             while not bulk.has_room:
-                bulk.accept(await link.receive())
+                await link.receive()
                 for result in bulk.results():
                     yield result
-        link.finish()
         while bulk.is_waiting:
-            bulk.accept(await link.receive())
+            await link.receive()
             for result in bulk.results():
                 yield result
 
@@ -53,7 +52,6 @@ class _Link:
         self._open_stream = open_stream
         self._patience = patience
         self._stream: _Stream | None = None
-        self._is_finished = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -71,25 +69,23 @@ class _Link:
         else:
             self._stream.send(request)
 
-    def finish(self) -> None:
-        """Nothing more will be sent."""
-        self._is_finished = True
-        if self._stream is not None:
-            self._stream.finish()
-
     @property
     def has_news(self) -> bool:
         """Whether the next answer need not be waited for."""
         return self._stream is not None and self._stream.has_news
 
-    async def receive(self) -> EmbedStreamResponse:
-        """The next answer. Raises Qwen3Error where none is to come."""
+    async def receive(self) -> None:
+        """Take in the next answer. Raises Qwen3Error where none is to come, or it is one."""
+        for request in self._bulk.accept(await self._next_answer()):
+            await self.send(request)
+
+    async def _next_answer(self) -> EmbedStreamResponse:
         while True:
             started = time.monotonic()
             try:
                 answer = await cast("_Stream", self._stream).receive(self._patience.left_s)
             except TimeoutError:
-                raise self._patience.exhausted() from None
+                raise self._patience.exhausted(self._bulk.request_id) from None
             except Qwen3Error as error:
                 self._patience.spend(time.monotonic() - started)
                 await self._begin_again(error)
@@ -108,8 +104,6 @@ class _Link:
     async def _open(self) -> None:
         outbox = _Outbox(self._bulk.opening())
         self._stream = _Stream(await self._open_stream(aiter(outbox)), outbox)
-        if self._is_finished:
-            self._stream.finish()
 
 
 class _Outbox:
@@ -147,9 +141,6 @@ class _Stream:
     def send(self, request: EmbedStreamRequest) -> None:
         self._outbox.put(request)
 
-    def finish(self) -> None:
-        self._outbox.put(None)
-
     async def receive(self, timeout_s: float) -> EmbedStreamResponse:
         """Raises TimeoutError after `timeout_s`, Qwen3Error once the stream has ended."""
         async with asyncio.timeout(timeout_s):
@@ -159,12 +150,12 @@ class _Stream:
         return news
 
     async def close(self, *, in_order: bool) -> None:
-        """Leave nothing behind. In order: the server has answered all, and is about to say that this was all."""
+        """Leave nothing behind. In order: all is answered, and the server has a moment to say that this was all."""
+        self._outbox.put(None)
         try:
             if in_order:
                 await asyncio.wait({self._reader}, timeout=LAST_WORD_S)
         finally:
-            self.finish()
             self._call.cancel()
             self._reader.cancel()
             await asyncio.wait({self._reader})

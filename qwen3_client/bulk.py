@@ -6,11 +6,11 @@ No I/O and no clock: the sync and the async client share it.
    caller has their vectors, so that memory stays flat when the server or the caller is slow.
 2. Answers come in any order, and are handed out in that of the texts.
 3. A stream that is lost is begun again, with the chunks that were not answered and no others.
+4. A chunk that is too much for the server is sent again in halves.
 """
 
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 from qwen3.inference.v1.embedding_pb2 import (
     EmbedChunk,
@@ -19,6 +19,7 @@ from qwen3.inference.v1.embedding_pb2 import (
     EmbedStreamRequest,
     EmbedStreamResponse,
 )
+from qwen3_client.batches import Batch
 from qwen3_client.errors import (
     CallCancelledError,
     DeadlineExceededError,
@@ -41,65 +42,78 @@ class StreamEndedError(ServerFaultError):
         super().__init__("the stream ended before all of it was answered", code="INTERNAL")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Chunk:
-    """`first` is the place of its first text among all texts."""
-
-    request: EmbedStreamRequest
-    first: int
-
-
 class Bulk:
-    """Chunks of one bulk call: those sent and not answered, and those answered and not handed out."""
+    """Chunks of one bulk call: those sent and not answered, and those answered and not handed out.
 
-    def __init__(self, config: EmbedConfig) -> None:
+    `request_id` is the same for all of its streams.
+    """
+
+    def __init__(self, config: EmbedConfig, *, request_id: str) -> None:
+        self.request_id = request_id
         self._config = EmbedStreamRequest(config=config)
-        self._unanswered: dict[int, _Chunk] = {}
-        self._answered: dict[int, EmbedResponse] = {}
         self._num_chunks = 0
-        self._num_texts = 0
-        self._num_handed_out = 0
+        self._order: list[int] = []  # ids of those that are not handed out, in the order of their texts
+        self._unanswered: dict[int, Batch] = {}
+        self._answered: dict[int, EmbedResponse] = {}
         self._first: EmbedResponse | None = None
 
     @property
     def has_room(self) -> bool:
         """Whether another chunk may be sent."""
-        return self._num_chunks - self._num_handed_out < MAX_CHUNKS
+        return len(self._order) < MAX_CHUNKS
 
     @property
     def is_waiting(self) -> bool:
         """Whether an answer is to come."""
         return bool(self._unanswered)
 
-    def add(self, texts: list[str]) -> EmbedStreamRequest:
-        """The message that carries these texts."""
-        chunk = EmbedChunk(chunk_id=self._num_chunks, inputs=texts)
-        request = EmbedStreamRequest(chunk=chunk)
-        self._unanswered[chunk.chunk_id] = _Chunk(request=request, first=self._num_texts)
-        self._num_chunks += 1
-        self._num_texts += len(texts)
+    def add(self, batch: Batch) -> EmbedStreamRequest:
+        """The message that carries these texts, which come after all others."""
+        [request] = self._put([batch], len(self._order))
         return request
 
     def opening(self) -> list[EmbedStreamRequest]:
         """What a new stream begins with: the config, and all that was added and not answered."""
-        return [self._config, *(chunk.request for chunk in self._unanswered.values())]
+        return [self._config, *(_chunk(chunk_id, batch) for chunk_id, batch in self._unanswered.items())]
 
-    def accept(self, answer: EmbedStreamResponse) -> None:
-        """Raises Qwen3Error where the chunk has failed, or can be no part of the whole."""
-        chunk = self._unanswered.pop(answer.chunk_id, None)
-        if chunk is None:
+    def accept(self, answer: EmbedStreamResponse) -> list[EmbedStreamRequest]:
+        """What is to be sent because of it: halves of a chunk that was too much, else nothing.
+
+        Raises Qwen3Error where the chunk has failed, or can be no part of the whole.
+        """
+        batch = self._unanswered.pop(answer.chunk_id, None)
+        if batch is None:
             raise ServerFaultError(f"an answer to chunk {answer.chunk_id}, which was not asked", code="INTERNAL")
         if answer.HasField("error"):
-            raise error_of_chunk(answer.error, first=chunk.first)
+            error = error_of_chunk(answer.error, first=batch.first, request_id=self.request_id)
+            if not batch.is_refused_as_too_much(error):
+                raise error
+            place = self._order.index(answer.chunk_id)
+            del self._order[place]
+            return self._put(batch.halves(), place)
         self._first = self._first or answer.result
         check_same_revision(self._first, answer.result)
         self._answered[answer.chunk_id] = answer.result
+        return []
 
     def results(self) -> Iterator[EmbedResult]:
         """Hand out, in order, what can be."""
-        while (response := self._answered.pop(self._num_handed_out, None)) is not None:
-            self._num_handed_out += 1
+        while self._order and (response := self._answered.pop(self._order[0], None)) is not None:
+            del self._order[0]
             yield decode_embeddings(response)
+
+    def _put(self, batches: Sequence[Batch], place: int) -> list[EmbedStreamRequest]:
+        """As chunks of their own, to be handed out from this place on."""
+        chunk_ids = range(self._num_chunks, self._num_chunks + len(batches))
+        self._num_chunks += len(batches)
+        self._order[place:place] = chunk_ids
+        added = dict(zip(chunk_ids, batches, strict=True))
+        self._unanswered |= added
+        return [_chunk(chunk_id, batch) for chunk_id, batch in added.items()]
+
+
+def _chunk(chunk_id: int, batch: Batch) -> EmbedStreamRequest:
+    return EmbedStreamRequest(chunk=EmbedChunk(chunk_id=chunk_id, inputs=batch.texts))
 
 
 class Patience:
@@ -118,9 +132,10 @@ class Patience:
         """There was none for so long."""
         self.left_s -= waited_s
 
-    def exhausted(self) -> DeadlineExceededError:
+    def exhausted(self, request_id: str) -> DeadlineExceededError:
         """What is raised once none is left."""
-        return DeadlineExceededError(f"no answer within {self._timeout_s:g} s", code="DEADLINE_EXCEEDED")
+        message = f"no answer within {self._timeout_s:g} s"
+        return DeadlineExceededError(message, code="DEADLINE_EXCEEDED", request_id=request_id)
 
     def wait_s(self, error: Qwen3Error) -> float:
         """How long to wait before a stream that `error` ended is begun again. Raises `error` where it is not.

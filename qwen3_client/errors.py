@@ -14,7 +14,7 @@ from google.rpc.status_pb2 import Status
 from qwen3.inference.v1.embedding_pb2 import ChunkError
 
 _DETAILS_KEY = "grpc-status-details-bin"
-_REQUEST_ID_KEY = "x-request-id"
+REQUEST_ID_KEY = "x-request-id"
 
 
 class Qwen3Error(Exception):
@@ -94,7 +94,7 @@ class CallCancelledError(Qwen3Error):
 
 
 class RevisionChangedError(Qwen3Error):
-    """Nobody's: the server took up a new revision between two calls of one long embed."""
+    """Nobody's: the server took up a new revision of the model between two parts of one embed."""
 
 
 class ServerFaultError(Qwen3Error):
@@ -149,14 +149,16 @@ def error_of(call: FailedCall, *, first: int = 0) -> Qwen3Error:
         call.details() or "",
         _status(trailers.get(_DETAILS_KEY, b"")),
         first=first,
-        request_id=str(trailers.get(_REQUEST_ID_KEY, "")),
+        request_id=str(trailers.get(REQUEST_ID_KEY, "")),
     )
 
 
-def error_of_chunk(error: ChunkError, *, first: int) -> Qwen3Error:
-    """The same for a chunk of a stream."""
+def error_of_chunk(error: ChunkError, *, first: int, request_id: str) -> Qwen3Error:
+    """The same for a chunk of the stream that goes by `request_id`."""
     status = Status(code=error.code, message=error.message, details=error.details)
-    return _error(_CODES.get(error.code, grpc.StatusCode.UNKNOWN), error.message, status, first=first, request_id="")
+    return _error(
+        _CODES.get(error.code, grpc.StatusCode.UNKNOWN), error.message, status, first=first, request_id=request_id
+    )
 
 
 def closed() -> CallCancelledError:

@@ -1,9 +1,9 @@
 """Builds requests from what a caller says. No I/O: the sync and the async client share it."""
 
+import re
+import secrets
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from itertools import accumulate, islice
-from typing import Generic, TypeVar
+from typing import TypeAlias, TypedDict, TypeVar
 
 from grpc_health.v1.health_pb2 import HealthCheckRequest
 
@@ -11,7 +11,6 @@ from qwen3.inference.v1.embedding_pb2 import EmbedConfig, EmbedRequest
 from qwen3.inference.v1.model_pb2 import ListModelsRequest, ListModelsResponse
 from qwen3.inference.v1.rerank_pb2 import RerankRequest
 from qwen3.inference.v1.tokenizer_pb2 import CountTokensRequest, TokenizeRequest
-from qwen3_client.batches import MAX_DOCUMENTS, MAX_TOKENIZED_BYTES, BatchLimits, call_limits, texts_in_batches
 from qwen3_client.options import (
     ENCODINGS,
     INPUT_TYPES,
@@ -27,15 +26,18 @@ from qwen3_client.options import (
 )
 
 MAX_CALLS_IN_FLIGHT = 4  # of one method call whose texts need several
+_REQUEST_ID = re.compile(r"[\x20-\x7e]{1,128}")
+
 _Request = TypeVar("_Request")
+ToRequest: TypeAlias = Callable[[Sequence[str]], _Request]
+"""The message for some of a call's texts, which may need several."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part(Generic[_Request]):
-    """One message of a call that may need several; `first` is the place of its first text among all texts."""
+class CallOptions(TypedDict):
+    """What grpc is told of a message, each anew: seconds, and headers with the token of the moment."""
 
-    request: _Request
-    first: int
+    timeout: float
+    metadata: tuple[tuple[str, str], ...]
 
 
 def embed_config(
@@ -74,15 +76,20 @@ def list_of_texts(texts: Iterable[str], name: str = "texts") -> list[str]:
     return list(texts)
 
 
-def embed_request(texts: Sequence[str], *, config: EmbedConfig, request_id: str) -> EmbedRequest | None:
-    """The one message for all texts; None where they need more. An empty list is the server's to refuse."""
-    batches = list(islice(texts_in_batches(texts, call_limits(config)), 2))
-    return EmbedRequest(config=config, inputs=texts, request_id=request_id) if len(batches) < 2 else None
+def known_request_id(request_id: str) -> str:
+    """The same, or one of our own for none. Raises ValueError for what no server takes."""
+    if request_id and not _REQUEST_ID.fullmatch(request_id):
+        raise ValueError("request_id must be at most 128 printable ASCII characters")
+    return request_id or secrets.token_hex(16)
 
 
-def rerank_parts(
+def embed_request(config: EmbedConfig, *, request_id: str) -> ToRequest[EmbedRequest]:
+    """Texts to embed."""
+    return lambda texts: EmbedRequest(config=config, inputs=texts, request_id=request_id)
+
+
+def rerank_request(
     query: str,
-    documents: Sequence[str],
     *,
     model: str,
     instruction: str | None,
@@ -91,51 +98,37 @@ def rerank_parts(
     score_type: ScoreType,
     priority: Priority | None,
     request_id: str,
-) -> list[Part[RerankRequest]]:
-    """One query and all documents, in order. Raises ValueError for a word that no option has."""
-    same = RerankRequest(
+) -> ToRequest[RerankRequest]:
+    """Documents to score. Raises ValueError for a word that no option has."""
+    truncation_value = value_of("truncation", truncation, TRUNCATIONS)
+    score_type_value = value_of("score_type", score_type, SCORE_TYPES)
+    priority_value = value_of("priority", priority, PRIORITIES)
+    return lambda documents: RerankRequest(
         model=model,
         query=query,
+        documents=documents,
         instruction=instruction,
         top_n=top_n,
-        truncation_policy=value_of("truncation", truncation, TRUNCATIONS),
-        score_type=value_of("score_type", score_type, SCORE_TYPES),
-        priority=value_of("priority", priority, PRIORITIES),
+        truncation_policy=truncation_value,
+        score_type=score_type_value,
+        priority=priority_value,
         request_id=request_id,
     )
-    limits = BatchLimits(max_texts=MAX_DOCUMENTS)
-
-    def with_batch(batch: list[str]) -> RerankRequest:
-        request = RerankRequest(documents=batch)
-        request.MergeFrom(same)
-        return request
-
-    return _parts(documents, limits, with_batch)
 
 
-def count_tokens_parts(
-    texts: Sequence[str], *, model: str, input_type: InputType | None, instruction: str | None, query: str
-) -> list[Part[CountTokensRequest]]:
-    """The texts to count, or a reranker's documents with its query."""
-    same = CountTokensRequest(
-        model=model, instruction=instruction, input_type=value_of("input_type", input_type, INPUT_TYPES), query=query
+def count_tokens_request(
+    *, model: str, input_type: InputType | None, instruction: str | None, query: str
+) -> ToRequest[CountTokensRequest]:
+    """Texts to count, or a reranker's documents with its query. Raises ValueError for a word that no option has."""
+    input_type_value = value_of("input_type", input_type, INPUT_TYPES)
+    return lambda texts: CountTokensRequest(
+        model=model, inputs=texts, instruction=instruction, input_type=input_type_value, query=query
     )
 
-    def with_batch(batch: list[str]) -> CountTokensRequest:
-        request = CountTokensRequest(inputs=batch)
-        request.MergeFrom(same)
-        return request
 
-    return _parts(texts, BatchLimits(max_texts=MAX_DOCUMENTS), with_batch)
-
-
-def tokenize_parts(texts: Sequence[str], *, model: str, add_special_tokens: bool) -> list[Part[TokenizeRequest]]:
-    """The texts to tokenise."""
-
-    def with_batch(batch: list[str]) -> TokenizeRequest:
-        return TokenizeRequest(model=model, inputs=batch, add_special_tokens=add_special_tokens)
-
-    return _parts(texts, BatchLimits(max_texts=MAX_DOCUMENTS, max_bytes=MAX_TOKENIZED_BYTES), with_batch)
+def tokenize_request(*, model: str, add_special_tokens: bool) -> ToRequest[TokenizeRequest]:
+    """Texts to tokenise."""
+    return lambda texts: TokenizeRequest(model=model, inputs=texts, add_special_tokens=add_special_tokens)
 
 
 def next_page(page: ListModelsResponse | None) -> ListModelsRequest | None:
@@ -148,12 +141,3 @@ def next_page(page: ListModelsResponse | None) -> ListModelsRequest | None:
 def health_request(model: str) -> HealthCheckRequest:
     """Of one model, or of the service as a whole."""
     return HealthCheckRequest(service=f"model:{model}" if model else "")
-
-
-def _parts(
-    texts: Sequence[str], limits: BatchLimits, with_batch: Callable[[list[str]], _Request]
-) -> list[Part[_Request]]:
-    """At least one, since refusing an empty list is the server's job."""
-    batches = list(texts_in_batches(texts, limits)) or [[]]
-    firsts = accumulate(map(len, batches), initial=0)
-    return [Part(request=with_batch(batch), first=first) for batch, first in zip(batches, firsts, strict=False)]

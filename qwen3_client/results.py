@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from itertools import chain
+from heapq import merge
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,11 @@ from numpy.typing import NDArray
 
 from qwen3.inference.v1.embedding_pb2 import Embedding, EmbedResponse, VectorEncoding
 from qwen3.inference.v1.model_pb2 import Model
-from qwen3.inference.v1.rerank_pb2 import RerankRequest, RerankResponse
+from qwen3.inference.v1.rerank_pb2 import RerankResponse, RerankResult
 from qwen3.inference.v1.tokenizer_pb2 import CountTokensResponse, TokenizeResponse
+from qwen3_client.batches import Batch
 from qwen3_client.errors import RevisionChangedError
 from qwen3_client.options import ENCODINGS, MODEL_STATES, MODEL_TASKS, word_of
-from qwen3_client.requests import Part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -24,14 +25,15 @@ class EmbedResult:
 
     `vectors` is a float32 or float16 array (n, dimensions), as asked; for "int8" an int8 array (n, dimensions)
     to be multiplied with `scales[:, None]`; for "binary" a uint8 array (n, ceil(dimensions / 8)) of sign bits,
-    most significant first, as numpy.unpackbits reads them. qwen3_client.scoring compares vectors of any encoding.
+    most significant first, as numpy.unpackbits reads them. qwen3_client.scoring compares vectors of any encoding,
+    where `model`, `model_revision` and `dimensions` are the same.
     """
 
     vectors: NDArray[Any]
     scales: NDArray[np.float32] | None  # (n,), for "int8" only
     dimensions: int
-    token_counts: tuple[int, ...]
-    truncated: tuple[bool, ...]
+    token_counts: tuple[int, ...]  # of each text after truncation, instruction included
+    truncated: tuple[bool, ...]  # whether each text was cut
     model: str
     model_revision: str
 
@@ -45,27 +47,27 @@ class EmbedResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RerankHit:
-    """One scored document: `index` is its position in the request."""
+    """One scored document: `index` is its place in the caller's list, `document` its text where that was asked for."""
 
     index: int
-    score: float
+    score: float  # 0 to 1, or a logit, as asked
     document: str | None
-    token_count: int
+    token_count: int  # of the whole prompt: instruction, query and what is left of the document
     truncated: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenCounts:
-    """Tokens each text would be charged, template included."""
+    """Tokens each text would be charged, template included and uncut."""
 
     token_counts: tuple[int, ...]
     total_tokens: int
-    max_input_tokens: int
+    max_input_tokens: int  # the most that the model takes for one text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenSequence:
-    """Token ids of a text; token i stands for its code points `starts[i]` to `ends[i]`."""
+    """Token ids of a text; token i stands for `text[starts[i] : ends[i]]`, one that was added for nothing."""
 
     ids: tuple[int, ...]
     starts: tuple[int, ...]
@@ -77,20 +79,20 @@ class ModelInfo:
     """One served model. Widths are 0 and encodings empty for a reranker."""
 
     id: str
-    task: str
+    task: str  # "embedding", "rerank"; "unknown" for what a newer server may add, here and below
     revision: str
-    state: str
+    state: str  # "loading", "ready", "unavailable"
     native_dimensions: int
     min_dimensions: int
-    max_input_tokens: int
-    max_batch_inputs: int
+    max_input_tokens: int  # of one text, template included
+    max_batch_inputs: int  # texts or documents of one message; the client splits what is more
     encodings: tuple[str, ...]
     default_instruction: str
-    default_for_task: bool
+    default_for_task: bool  # whether an empty name means it
 
 
 class HealthStatus(StrEnum):
-    """What the server says of itself or of one model."""
+    """What the server says of itself or of one model; SERVICE_UNKNOWN of a model that it does not know."""
 
     UNKNOWN = "UNKNOWN"
     SERVING = "SERVING"
@@ -122,9 +124,18 @@ def decode_embeddings(response: EmbedResponse) -> EmbedResult:
     )
 
 
+def decode_all_embeddings(answers: Sequence[tuple[Batch, EmbedResponse]]) -> EmbedResult:
+    """The vectors, in the order of the texts. Raises RevisionChangedError."""
+    for _, response in answers:
+        check_same_revision(answers[0][1], response)
+    return joined([decode_embeddings(response) for _, response in answers])
+
+
 def joined(parts: Sequence[EmbedResult]) -> EmbedResult:
     """One result of several of the same model, encoding and width."""
     first = parts[0]
+    if len(parts) == 1:
+        return first
     scales = [part.scales for part in parts if part.scales is not None]
     return replace(
         first,
@@ -136,43 +147,41 @@ def joined(parts: Sequence[EmbedResult]) -> EmbedResult:
 
 
 def decode_hits(
-    parts: Sequence[Part[RerankRequest]], responses: Sequence[RerankResponse], *, top_n: int
+    answers: Sequence[tuple[Batch, RerankResponse]], documents: Sequence[str] | None, *, top_n: int
 ) -> list[RerankHit]:
-    """The scored documents of all parts, best first, ties by index."""
-    hits = [
-        RerankHit(
-            index=part.first + result.index,
-            score=result.score,
-            document=None,
-            token_count=result.token_count,
-            truncated=result.truncated,
-        )
-        for part, response in zip(parts, responses, strict=True)
-        for result in response.results
-    ]
-    hits.sort(key=lambda hit: (-hit.score, hit.index))
-    return hits[: top_n or None]
+    """The scored documents of all answers, best first, ties by index; with their texts where `documents` has them.
+
+    Each answer is in this order already, and knows more of ties than its rounded scores tell.
+    """
+    ranked = ([_hit(batch, result, documents) for result in response.results] for batch, response in answers)
+    return list(islice(merge(*ranked, key=lambda hit: -hit.score), top_n or None))
 
 
-def with_documents(hits: Sequence[RerankHit], documents: Sequence[str]) -> list[RerankHit]:
-    """From the caller's own list: they need not come back over the wire."""
-    return [replace(hit, document=documents[hit.index]) for hit in hits]
-
-
-def decode_token_counts(responses: Sequence[CountTokensResponse]) -> TokenCounts:
-    """The counts, in the order of the texts."""
-    return TokenCounts(
-        token_counts=tuple(chain.from_iterable(response.token_counts for response in responses)),
-        total_tokens=sum(response.total_tokens for response in responses),
-        max_input_tokens=responses[0].max_input_tokens,
+def _hit(batch: Batch, result: RerankResult, documents: Sequence[str] | None) -> RerankHit:
+    index = batch.first + result.index
+    return RerankHit(
+        index=index,
+        score=result.score,
+        document=None if documents is None else documents[index],
+        token_count=result.token_count,
+        truncated=result.truncated,
     )
 
 
-def decode_token_sequences(responses: Sequence[TokenizeResponse]) -> list[TokenSequence]:
+def decode_token_counts(answers: Sequence[tuple[Batch, CountTokensResponse]]) -> TokenCounts:
+    """The counts, in the order of the texts."""
+    return TokenCounts(
+        token_counts=tuple(chain.from_iterable(response.token_counts for _, response in answers)),
+        total_tokens=sum(response.total_tokens for _, response in answers),
+        max_input_tokens=answers[0][1].max_input_tokens,
+    )
+
+
+def decode_token_sequences(answers: Sequence[tuple[Batch, TokenizeResponse]]) -> list[TokenSequence]:
     """The tokens, in the order of the texts."""
     return [
         TokenSequence(ids=tuple(sequence.ids), starts=tuple(sequence.starts), ends=tuple(sequence.ends))
-        for response in responses
+        for _, response in answers
         for sequence in response.sequences
     ]
 

@@ -9,7 +9,8 @@ from typing import Protocol, Self, TypeAlias, cast
 
 import grpc
 
-from qwen3.inference.v1.embedding_pb2 import EmbedConfig, EmbedStreamRequest, EmbedStreamResponse
+from qwen3.inference.v1.embedding_pb2 import EmbedStreamRequest, EmbedStreamResponse
+from qwen3_client.batches import Batch
 from qwen3_client.bulk import Bulk, Patience, StreamEndedError
 from qwen3_client.errors import FailedCall, Qwen3Error, error_of
 from qwen3_client.results import EmbedResult
@@ -28,22 +29,20 @@ Open: TypeAlias = Callable[[Iterator[EmbedStreamRequest]], Answers]
 
 
 def embed_in_bulk(
-    batches: Iterable[list[str]], config: EmbedConfig, open_stream: Open, *, timeout_s: float
+    batches: Iterable[Batch], bulk: Bulk, open_stream: Open, *, timeout_s: float
 ) -> Generator[EmbedResult, None, None]:
     """The vectors of each batch, in order. Closing the generator cancels the stream."""
-    bulk = Bulk(config)
     with _Link(bulk, open_stream, Patience(timeout_s)) as link:
-        for texts in batches:
-            link.send(bulk.add(texts))
-            for answer in link.arrived():
-                bulk.accept(answer)
+        for batch in batches:
+            link.send(bulk.add(batch))
+            while link.has_news:
+                link.receive()
             yield from bulk.results()
             while not bulk.has_room:
-                bulk.accept(link.receive())
+                link.receive()
                 yield from bulk.results()
-        link.finish()
         while bulk.is_waiting:
-            bulk.accept(link.receive())
+            link.receive()
             yield from bulk.results()
 
 
@@ -55,7 +54,6 @@ class _Link:
         self._open_stream = open_stream
         self._patience = patience
         self._stream: _Stream | None = None
-        self._is_finished = False
 
     def __enter__(self) -> Self:
         return self
@@ -73,25 +71,23 @@ class _Link:
         else:
             self._stream.send(request)
 
-    def finish(self) -> None:
-        """Nothing more will be sent."""
-        self._is_finished = True
-        if self._stream is not None:
-            self._stream.finish()
+    @property
+    def has_news(self) -> bool:
+        """Whether the next answer need not be waited for."""
+        return self._stream is not None and self._stream.has_news
 
-    def arrived(self) -> Iterator[EmbedStreamResponse]:
-        """What need not be waited for."""
-        while self._stream is not None and self._stream.has_news:
-            yield self.receive()
+    def receive(self) -> None:
+        """Take in the next answer. Raises Qwen3Error where none is to come, or it is one."""
+        for request in self._bulk.accept(self._next_answer()):
+            self.send(request)
 
-    def receive(self) -> EmbedStreamResponse:
-        """The next answer. Raises Qwen3Error where none is to come."""
+    def _next_answer(self) -> EmbedStreamResponse:
         while True:
             started = time.monotonic()
             try:
                 answer = cast("_Stream", self._stream).receive(self._patience.left_s)
             except queue.Empty:
-                raise self._patience.exhausted() from None
+                raise self._patience.exhausted(self._bulk.request_id) from None
             except Qwen3Error as error:
                 self._patience.spend(time.monotonic() - started)
                 self._begin_again(error)
@@ -109,8 +105,6 @@ class _Link:
 
     def _open(self) -> None:
         self._stream = _Stream(self._open_stream, self._bulk.opening())
-        if self._is_finished:
-            self._stream.finish()
 
 
 class _Stream:
@@ -132,9 +126,6 @@ class _Stream:
     def send(self, request: EmbedStreamRequest) -> None:
         self._outbox.put(request)
 
-    def finish(self) -> None:
-        self._outbox.put(None)
-
     def receive(self, timeout_s: float) -> EmbedStreamResponse:
         """Raises queue.Empty after `timeout_s`, Qwen3Error once the stream has ended."""
         news = self._inbox.get(timeout=max(timeout_s, 0.0))
@@ -143,10 +134,10 @@ class _Stream:
         return news
 
     def close(self, *, in_order: bool) -> None:
-        """Leave nothing behind. In order: the server has answered all, and is about to say that this was all."""
+        """Leave nothing behind. In order: all is answered, and the server has a moment to say that this was all."""
+        self._outbox.put(None)
         if in_order:
             self._reader.join(LAST_WORD_S)
-        self.finish()
         self._call.cancel()
         self._reader.join()
 

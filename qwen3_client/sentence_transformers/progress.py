@@ -11,7 +11,10 @@ _Part = TypeVar("_Part", bound=Sized)
 
 def with_progress(parts: Iterable[_Part], total: int, *, shown: bool) -> Iterator[_Part]:
     """The parts as they come; where it is shown, a bar on standard error counts what is in them."""
-    with Progress(console=Console(stderr=True), disable=not shown) as progress:
+    if not shown:
+        yield from parts
+        return
+    with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("", total=total)
         for part in parts:
             yield part

@@ -106,7 +106,7 @@ def test_streams_that_become_too_old_follow_each_other(redis_url, vectors, worke
 
 
 def test_a_gateway_that_stays_away_ends_the_call_within_its_timeout(redis_url, worker, connect):
-    with Gateways(redis_url) as gateways, connect(gateways.address, timeout_s=1) as client:
+    with Gateways(redis_url) as gateways, connect(gateways.address, timeout_s=3) as client:
         results = client.embed_stream(TEXTS)
         next(results)
         gateways.process.kill()
@@ -118,12 +118,12 @@ def test_a_slow_caller_and_a_slow_source_use_up_no_timeout(address, worker, conn
     def texts():
         for text in TEXTS[:200]:
             if text.endswith("00"):
-                time.sleep(1.2)
+                time.sleep(2.2)
             yield text
 
-    with connect(address, timeout_s=1) as client:
+    with connect(address, timeout_s=2) as client:
         for number, _ in enumerate(client.embed_stream(texts())):
-            time.sleep(1.2 if number == 1 else 0)
+            time.sleep(2.2 if number == 1 else 0)
 
 
 @pytest.mark.parametrize("leave", ["close", "exception", "interrupt"])
@@ -199,7 +199,7 @@ def test_a_program_that_is_interrupted_ends_at_once_and_leaves_no_work(address, 
     ) as process:
         eventually(worker.num_queued)
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=30)
+        _, stderr = process.communicate(timeout=60)
     assert b"KeyboardInterrupt" in stderr
     worker.release()
     eventually(lambda: worker.num_queued() == 0)

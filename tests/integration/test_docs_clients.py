@@ -1,6 +1,9 @@
-"""Every Python snippet of docs/clients.md runs as it stands, but for the addresses."""
+"""Every snippet of docs/clients.md runs as it stands, but for the addresses."""
 
+import os
 import re
+import subprocess
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,7 @@ PAGE = Path("docs/clients.md").read_text()
 SNIPPETS = {
     section.partition("\n")[0] + f" {number}": snippet
     for section in PAGE.split("\n## ")[1:]
-    for number, snippet in enumerate(re.findall(r"```python\n(.*?)```", section, re.DOTALL), start=1)
+    for number, snippet in enumerate(re.findall(r"```(python|sh)\n(.*?)```", section, re.DOTALL), start=1)
 }
 KEY = ApiKey.new()
 ACCESS = f"""
@@ -85,12 +88,29 @@ def test_a_snippet_runs(name, plain, secured, mutual, folder, monkeypatch, capsy
         "gateway.example.com:50051": mutual,
         "127.0.0.1:50051": plain,
     }
-    code = SNIPPETS[name]
+    language, code = SNIPPETS[name]
     assert any(address in code for address in addresses)
     for written, real in addresses.items():
         code = code.replace(written, real)
-    exec(compile(code, f"docs/clients.md: {name}", "exec"), {"__name__": "__main__"})
-    assert capsys.readouterr().out.strip()
+    if language == "sh":
+        printed = in_shell(code)
+    else:
+        exec(compile(code, f"docs/clients.md: {name}", "exec"), {"__name__": "__main__"})
+        printed = capsys.readouterr().out
+    assert printed.strip()
+
+
+def in_shell(code: str) -> str:
+    """What it prints, with the commands of this environment."""
+    path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
+    return subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", code],
+        env=os.environ | {"PATH": path},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=120,
+    ).stdout
 
 
 def test_every_part_of_the_page_has_a_snippet():

@@ -1,5 +1,6 @@
 """A real gRPC server on port 0 whose answers are computed from the request, and which can be told to fail."""
 
+import queue
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from dataclasses import dataclass, field
@@ -33,10 +34,11 @@ class Script:
     failures: list[Callable[[grpc.ServicerContext], None]] = field(default_factory=list)
     revisions: list[str] = field(default_factory=list)
     streams: list[list[int]] = field(default_factory=list)  # ids of the chunks that each stream brought
-    ended: list[Any] = field(default_factory=list)
+    ended: queue.SimpleQueue[None] = field(default_factory=queue.SimpleQueue)  # one for each stream that has ended
     chunk_error: Callable[[Any], Any] = lambda _chunk: None
     metadata: list[dict[str, Any]] = field(default_factory=list)
     health: HealthServicer = field(default_factory=HealthServicer)
+    width: int = 4  # of the vectors
 
     def hear(self, request, context):
         self.requests.append(request)
@@ -64,10 +66,11 @@ class Embedding(embedding_pb2_grpc.EmbeddingServiceServicer):
 
     def Embed(self, request, context):  # noqa: N802 - the contract's name
         self.script.hear(request, context)
+        counted = np.arange(self.script.width, dtype="<f4").tobytes()
         return embedding_pb2.EmbedResponse(
             embeddings=[
                 embedding_pb2.Embedding(
-                    packed=np.array([ord(text[0]), 1, 2, 3], dtype="<f4").tobytes(),
+                    packed=np.array([ord(text[0])], dtype="<f4").tobytes() + counted[4:],
                     token_count=len(text),
                     truncated=len(text) > 5,
                 )
@@ -75,13 +78,13 @@ class Embedding(embedding_pb2_grpc.EmbeddingServiceServicer):
             ],
             model="m",
             model_revision=self.script.revisions.pop(0) if self.script.revisions else "r1",
-            dimensions=4,
+            dimensions=self.script.width,
             encoding=embedding_pb2.VECTOR_ENCODING_FLOAT32,
         )
 
     def EmbedStream(self, requests, context):  # noqa: N802 - the contract's name
         self.script.streams.append([])
-        context.add_callback(lambda: self.script.ended.append(context.code()))
+        context.add_callback(lambda: self.script.ended.put(None))
         config = next(requests).config
         for request in requests:
             self.script.streams[-1].append(request.chunk.chunk_id)
@@ -153,6 +156,7 @@ class Models(model_pb2_grpc.ModelServiceServicer):
             max_input_tokens=32768,
             max_batch_inputs=256,
             encodings=[embedding_pb2.VECTOR_ENCODING_FLOAT32, 77],
+            default_instruction="Find it",
             default_for_task=True,
         )
         return model_pb2.ListModelsResponse(models=[embedder], next_page_token="2")

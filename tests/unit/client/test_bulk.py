@@ -11,6 +11,7 @@ from qwen3_client import (
     ServerFaultError,
     UnavailableError,
 )
+from qwen3_client.batches import Batch
 from qwen3_client.bulk import MAX_CHUNKS, Bulk, Patience
 
 
@@ -21,10 +22,20 @@ def answer(chunk_id, revision="r1"):
     return embedding_pb2.EmbedStreamResponse(chunk_id=chunk_id, result=result)
 
 
+def failure(chunk_id, field):
+    error = embedding_pb2.ChunkError(code=3, message=f"{field}: no")
+    error.details.add().Pack(BadRequest(field_violations=[BadRequest.FieldViolation(field=field, description="no")]))
+    return embedding_pb2.EmbedStreamResponse(chunk_id=chunk_id, error=error)
+
+
+def batch(number):
+    return Batch(texts=[f"a{number}", f"b{number}"], first=2 * number)
+
+
 def bulk_of(number):
-    bulk = Bulk(embedding_pb2.EmbedConfig(model="m"))
-    for _ in range(number):
-        bulk.add(["text", "text"])
+    bulk = Bulk(embedding_pb2.EmbedConfig(model="m"), request_id="mine")
+    for place in range(number):
+        bulk.add(batch(place))
     return bulk
 
 
@@ -54,7 +65,7 @@ def test_a_stream_begins_with_the_config():
 def test_there_is_room_until_so_many_chunks_are_not_handed_out():
     bulk = bulk_of(MAX_CHUNKS - 1)
     assert bulk.has_room
-    bulk.add(["text"])
+    bulk.add(batch(MAX_CHUNKS - 1))
     assert not bulk.has_room
     bulk.accept(answer(1))
     assert not bulk.has_room
@@ -81,12 +92,27 @@ def test_a_revision_that_changes_between_chunks_is_an_error():
 
 
 def test_a_chunk_that_failed_is_the_error_of_a_call_with_places_of_the_whole():
-    error = embedding_pb2.ChunkError(code=3, message="inputs[1]: is empty")
-    violation = BadRequest.FieldViolation(field="inputs[1]", description="is empty")
-    error.details.add().Pack(BadRequest(field_violations=[violation]))
-    with pytest.raises(InvalidRequestError, match=r"inputs\[3\]: is empty") as caught:
-        bulk_of(2).accept(embedding_pb2.EmbedStreamResponse(chunk_id=1, error=error))
-    assert caught.value.field_violations == (("inputs[3]", "is empty"),)
+    with pytest.raises(InvalidRequestError, match=r"inputs\[3\]: no") as caught:
+        bulk_of(2).accept(failure(1, "inputs[1]"))
+    assert caught.value.field_violations == (("inputs[3]", "no"),)
+    assert caught.value.request_id == "mine"
+
+
+def test_a_chunk_that_is_too_much_is_sent_again_in_halves_which_keep_its_place():
+    bulk = bulk_of(3)
+    halves = bulk.accept(failure(1, "inputs"))
+    assert [list(half.chunk.inputs) for half in halves] == [["a1"], ["b1"]]
+    assert bulk.opening()[1:] == [*bulk_of(3).opening()[1::2], *halves]
+    for chunk_id in (0, *ids(halves), 2):
+        assert bulk.accept(answer(chunk_id)) == []
+    assert [result.vectors[0, 0] for result in bulk.results()] == [0, *ids(halves), 2]
+
+
+def test_a_text_that_is_too_much_by_itself_fails_the_whole():
+    bulk = bulk_of(1)
+    for half in bulk.accept(failure(0, "inputs")):
+        with pytest.raises(InvalidRequestError):
+            bulk.accept(failure(half.chunk.chunk_id, "inputs"))
 
 
 def test_the_first_wait_is_what_the_server_asks_for_and_later_ones_grow():

@@ -1,4 +1,5 @@
-import pickle
+import asyncio
+import itertools
 import socket
 import threading
 
@@ -9,6 +10,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 
 from qwen3.inference.v1.embedding_pb2 import ChunkError
 from qwen3_client import (
+    AsyncClient,
     CallCancelledError,
     DeadlineExceededError,
     HealthStatus,
@@ -157,12 +159,6 @@ def test_details_that_do_not_parse_leave_the_status_standing(server, client):
         client.embed(["a"])
 
 
-def test_errors_survive_pickling():
-    error = InvalidRequestError("no", code="INVALID_ARGUMENT", field_violations=(("inputs", "none"),))
-    copy = pickle.loads(pickle.dumps(error))
-    assert (type(copy), str(copy), vars(copy)) == (type(error), str(error), vars(error))
-
-
 def test_what_was_not_begun_is_asked_again_when_the_server_says(server, client):
     for _ in range(2):
         server.fail_next(grpc.StatusCode.UNAVAILABLE, "full", trailers=[("grpc-retry-pushback-ms", "1")])
@@ -172,7 +168,7 @@ def test_what_was_not_begun_is_asked_again_when_the_server_says(server, client):
 
 def test_large_calls_are_asked_again_too(server, client):
     server.fail_next(grpc.StatusCode.UNAVAILABLE, "full", trailers=[("grpc-retry-pushback-ms", "1")])
-    assert len(client.embed(["a" * 10_000] * 64).vectors) == 64
+    assert len(client.rerank("q", ["a" * 10_000] * 64)) == 64
     assert len(server.requests) == 2
 
 
@@ -204,6 +200,49 @@ def test_a_call_that_is_not_answered_ends_with_its_timeout(server, connect, num_
     with connect(server.address, timeout_s=60) as client, pytest.raises(DeadlineExceededError):
         client.embed(["a"] * num_texts, timeout_s=0.3)
     answering.set()
+
+
+def closes(results):
+    next(results)
+    results.close()
+
+
+def breaks(results):
+    for _ in results:
+        break
+
+
+def fails(results):
+    with pytest.raises(RuntimeError):  # noqa: PT012 - the loop is what is tested
+        for _ in results:
+            raise RuntimeError
+
+
+@pytest.mark.parametrize("leave", [closes, breaks, fails])
+def test_a_stream_that_is_left_ends_though_its_texts_do_not(server, client, leave):
+    leave(client.embed_stream(itertools.repeat("a")))
+    server.ended.get(timeout=60)
+
+
+async def test_an_async_stream_that_is_left_ends_too(server):
+    async with AsyncClient(server.address) as client:
+        async for _ in client.embed_stream(itertools.repeat("a")):
+            break
+        await asyncio.to_thread(server.ended.get, timeout=60)
+
+
+def test_every_method_may_have_a_timeout_of_its_own(client):
+    calls = {
+        client.embed: [["a"]],
+        client.rerank: ["q", ["a"]],
+        client.count_tokens: [["a"]],
+        client.tokenize: [["a"]],
+        client.models: [],
+        client.health: [],
+    }
+    for call, arguments in calls.items():
+        with pytest.raises(DeadlineExceededError):
+            call(*arguments, timeout_s=-1)
 
 
 def test_a_closed_client_says_so(server, connect):

@@ -2,13 +2,14 @@ import pytest
 
 from qwen3.inference.v1 import common_pb2, embedding_pb2, model_pb2, rerank_pb2
 from qwen3_client.requests import (
-    count_tokens_parts,
+    count_tokens_request,
     embed_config,
     embed_request,
+    known_request_id,
     list_of_texts,
     next_page,
-    rerank_parts,
-    tokenize_parts,
+    rerank_request,
+    tokenize_request,
 )
 
 EMBED_DEFAULTS = {
@@ -58,30 +59,24 @@ def test_a_word_that_no_option_has_is_refused_with_the_words_it_has():
         embed_config(**EMBED_DEFAULTS | {"input_type": "passage"})
 
 
-def test_texts_that_fit_one_call_are_one_request():
-    texts = [f"text {index}" for index in range(200)]
-    request = embed_request(texts, config=embed_config(**EMBED_DEFAULTS), request_id="id")
-    assert (list(request.inputs), request.request_id) == (texts, "id")
-    assert not embed_request([], config=embed_config(**EMBED_DEFAULTS), request_id="").inputs
+def test_a_request_id_is_the_callers_or_a_new_one():
+    assert known_request_id("mine") == "mine"
+    assert known_request_id("") != known_request_id("")
+    for bad in ("x" * 129, "two\nlines", "naïve"):
+        with pytest.raises(ValueError, match="128 printable ASCII"):
+            known_request_id(bad)
 
 
-@pytest.mark.parametrize("texts", [["text"] * 251, ["x" * 300_000] * 4])
-def test_texts_that_do_not_fit_one_call_are_none(texts):
-    assert embed_request(texts, config=embed_config(**EMBED_DEFAULTS), request_id="id") is None
+def test_an_embed_request_carries_what_was_asked():
+    config = embed_config(**EMBED_DEFAULTS)
+    request = embed_request(config, request_id="id")(["a", "b"])
+    assert request == embedding_pb2.EmbedRequest(config=config, inputs=["a", "b"], request_id="id")
 
 
-def test_many_documents_go_in_parts_that_know_their_place():
-    documents = [f"text {index}" for index in range(2500)]
-    parts = rerank_parts("q", documents, **RERANK_DEFAULTS | {"top_n": 3})
-    assert [part.first for part in parts] == [0, 1000, 2000]
-    assert [document for part in parts for document in part.request.documents] == documents
-    assert {(part.request.query, part.request.top_n) for part in parts} == {("q", 3)}
-
-
-def test_texts_to_tokenise_go_in_smaller_parts():
-    parts = tokenize_parts(["x" * 100_000] * 5, model="m", add_special_tokens=False)
-    assert [len(part.request.inputs) for part in parts] == [2, 2, 1]
-    assert all(part.request.HasField("add_special_tokens") for part in parts)
+def test_special_tokens_are_asked_for_or_not():
+    request = tokenize_request(model="m", add_special_tokens=False)(["a"])
+    assert request.HasField("add_special_tokens")
+    assert not request.add_special_tokens
 
 
 def test_one_text_in_place_of_a_list_is_refused():
@@ -91,15 +86,9 @@ def test_one_text_in_place_of_a_list_is_refused():
         list_of_texts("document", "documents")
 
 
-def test_what_is_no_text_is_refused():
-    with pytest.raises(TypeError, match="must be of type str, not bytes"):
-        embed_request(["text", b"text"], config=embed_config(**EMBED_DEFAULTS), request_id="")
-
-
 def test_a_rerank_request_carries_what_was_asked():
     options = RERANK_DEFAULTS | {"top_n": 1, "score_type": "logit", "truncation": "end"}
-    [part] = rerank_parts("q", ["a", "b"], **options)
-    assert part.request == rerank_pb2.RerankRequest(
+    assert rerank_request("q", **options)(["a", "b"]) == rerank_pb2.RerankRequest(
         query="q",
         documents=["a", "b"],
         top_n=1,
@@ -109,8 +98,8 @@ def test_a_rerank_request_carries_what_was_asked():
 
 
 def test_a_count_with_a_query_is_a_rerankers():
-    [part] = count_tokens_parts(["d"], model="", input_type=None, instruction=None, query="q")
-    assert (part.request.query, list(part.request.inputs)) == ("q", ["d"])
+    request = count_tokens_request(model="", input_type=None, instruction=None, query="q")(["d"])
+    assert (request.query, list(request.inputs)) == ("q", ["d"])
 
 
 def test_pages_are_asked_for_until_the_last_one():

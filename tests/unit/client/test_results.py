@@ -3,7 +3,7 @@ import pytest
 
 from qwen3.inference.v1 import embedding_pb2, model_pb2, rerank_pb2
 from qwen3_client import RevisionChangedError
-from qwen3_client.requests import Part
+from qwen3_client.batches import Batch
 from qwen3_client.results import check_same_revision, decode_embeddings, decode_hits, decode_model, joined
 
 VALUES = np.array([[0.5, -0.25, 1.0], [-1.0, 0.0, 0.125]])
@@ -86,15 +86,20 @@ def test_every_encoding_but_binary_can_be_read_as_float32():
         decode_embeddings(response(embedding_pb2.VECTOR_ENCODING_BINARY, [binary])).as_float32()
 
 
-def test_documents_are_ranked_over_all_parts():
-    parts = [Part(request=rerank_pb2.RerankRequest(), first=first) for first in (0, 2)]
-    scores = [[(0, 0.5), (1, 0.25)], [(1, 0.75), (0, 0.5)]]
-    responses = [
-        rerank_pb2.RerankResponse(results=[rerank_pb2.RerankResult(index=i, score=score) for i, score in part])
-        for part in scores
-    ]
-    assert [hit.index for hit in decode_hits(parts, responses, top_n=0)] == [3, 0, 2, 1]
-    assert [hit.index for hit in decode_hits(parts, responses, top_n=2)] == [3, 0]
+def ranked(first, *scores):
+    results = [rerank_pb2.RerankResult(index=index, score=score) for index, score in scores]
+    return Batch(texts=["text"] * len(scores), first=first), rerank_pb2.RerankResponse(results=results)
+
+
+def test_documents_are_ranked_over_all_answers():
+    answers = [ranked(0, (0, 0.5), (1, 0.25)), ranked(2, (1, 0.75), (0, 0.5))]
+    assert [hit.index for hit in decode_hits(answers, None, top_n=0)] == [3, 0, 2, 1]
+    assert [(hit.index, hit.document) for hit in decode_hits(answers, "abcd", top_n=2)] == [(3, "d"), (0, "a")]
+
+
+def test_what_the_server_tells_apart_by_more_than_the_score_keeps_its_order():
+    answer = ranked(0, (1, 1.0), (0, 1.0))  # of two logits that are one probability
+    assert [hit.index for hit in decode_hits([answer], None, top_n=0)] == [1, 0]
 
 
 def test_vectors_of_two_revisions_are_never_mixed():
