@@ -17,8 +17,9 @@ def derive(full: NDArray[np.float32], dimensions: int, encoding: Encoding) -> ND
     Cut to the first values, normalised, encoded and decoded again: int8 as what it stands for, binary as -1 and 1.
     """
     cut = full[:, :dimensions]
-    norms = np.linalg.norm(cut, axis=1, keepdims=True)
-    return _KEPT[encoding](cut / np.where(norms == 0, np.float32(1), norms))
+    norms: NDArray[np.float32] = np.linalg.norm(cut, axis=1, keepdims=True)
+    norms[norms == 0] = 1
+    return _KEPT[encoding](cut / norms)
 
 
 def signs(bits: NDArray[np.uint8], dimensions: int) -> NDArray[np.float32]:
