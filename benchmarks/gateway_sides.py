@@ -12,7 +12,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from benchmarks.queue_servers import child, redis_server
-from gateway.api_keys import ApiKey
+from gateway.identity.api_keys import ApiKey
 from worker.make_checkpoint import make_checkpoint
 from worker.model.task import ModelTask
 

@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 
 import grpc.aio
 
-from gateway.callers import ANYBODY, Caller
-from gateway.questions import Sources
-from gateway.spans import CallTrace
+from gateway.identity.callers import ANYBODY, Caller
+from gateway.observing.spans import CallTrace
+from gateway.sharing.questions import Sources
 from jobqueue.lanes import Lane
 from jobqueue.messages import Result
 

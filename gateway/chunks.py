@@ -4,10 +4,10 @@ import asyncio
 import time
 from dataclasses import replace
 
-from gateway.access import find_caller
 from gateway.calls import Call
 from gateway.errors import CallError, explain, rich_status, unavailable
-from gateway.observers import note_end
+from gateway.identity.access import find_caller
+from gateway.observing.observers import note_end
 from gateway.parts import Parts
 from gateway.reasons import Reason
 from gateway.validation import EmbedTask, validate_embed

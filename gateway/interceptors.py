@@ -11,10 +11,10 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from gateway.access import OURS, Identify, find_caller
 from gateway.calls import REQUEST_ID_KEY, Call, Context, Metadata, current_call
 from gateway.errors import CallError, explain, trailing_metadata, unavailable
-from gateway.observers import CallObserver, note_end
+from gateway.identity.access import OURS, Identify, find_caller
+from gateway.observing.observers import CallObserver, note_end
 from gateway.reasons import Reason
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"

@@ -10,19 +10,19 @@ import grpc.aio
 import structlog
 from opentelemetry.trace import Tracer
 
-from gateway.answers import Answers, CachePolicy
 from gateway.config import GatewaySettings
 from gateway.health import HealthService, health_of
+from gateway.identity.security import Security, secure
 from gateway.interceptors import CallInterceptor
-from gateway.monitoring import Monitoring, monitored
-from gateway.observers import CallLog, CallObserver
+from gateway.observing.monitoring import Monitoring, monitored
+from gateway.observing.observers import CallLog, CallObserver
+from gateway.observing.tracing import CallTraces
 from gateway.parts import Parts, StreamLimits
 from gateway.quotas import Quotas
 from gateway.registry import Registry
-from gateway.security import Security, secure
 from gateway.server import build_server
+from gateway.sharing.answers import Answers, CachePolicy
 from gateway.tokenization import Tokenization
-from gateway.tracing import CallTraces
 from gateway.validation import Limits
 from jobqueue.cache import CacheLimits
 from jobqueue.connection import AsyncRedis, connect_async, probe_async

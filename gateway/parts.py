@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gateway.answers import Answers
-from gateway.observers import CallObserver
+from gateway.observing.observers import CallObserver
 from gateway.quotas import Quotas
 from gateway.registry import Registry
+from gateway.sharing.answers import Answers
 from gateway.tokenization import Tokenization
 from gateway.validation import Limits
 from jobqueue.producer import Producer

@@ -14,8 +14,8 @@ import structlog
 import uvloop
 
 from gateway.config import GatewaySettings
-from gateway.grpc_logs import hide_what_clients_sent
 from gateway.life import serve
+from gateway.observing.grpc_logs import hide_what_clients_sent
 from jobqueue.errors import UnsuitableServerError
 from runtime.errors import SettingError
 from runtime.logs import configure_logging

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gateway.callers import ANYBODY, Caller
 from gateway.calls import REQUEST_ID
 from gateway.errors import CallError, invalid_field, unavailable
+from gateway.identity.callers import ANYBODY, Caller
 from gateway.reasons import Reason
 from gateway.registry import Catalog, ServedModel
 from gateway.tokenization import Truncation

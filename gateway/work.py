@@ -5,11 +5,11 @@ from functools import partial
 
 from gateway.calls import Call, Work
 from gateway.errors import invalid_field
+from gateway.observing.spans import Passage, passage, step
 from gateway.parts import Parts
 from gateway.prompts import Prompt, embed_prompt, rerank_prompt
 from gateway.registry import ServedModel
 from gateway.responses import embed_response, rerank_response
-from gateway.spans import Passage, passage, step
 from gateway.tokenization import TokenizedPrompt
 from gateway.validation import EmbedTask, Limits, RerankTask
 from jobqueue.lanes import Lane

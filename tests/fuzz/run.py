@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc.aio
 import psutil
 
-from gateway.api_keys import ApiKey
+from gateway.identity.api_keys import ApiKey
 from jobqueue.messages import Operation
 from qwen3.inference.v1 import embedding_pb2
 from tests.fuzz.cases import make_case

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from gateway.answers import Answers, CachePolicy
-from gateway.questions import Answered, Sources
+from gateway.sharing.answers import Answers, CachePolicy
+from gateway.sharing.questions import Answered, Sources
 from jobqueue.cache import CacheLimits
 from jobqueue.connection import connect_async
 from jobqueue.errors import QueueFullError
@@ -223,7 +223,7 @@ async def test_nothing_stays_of_what_is_over(gateway):
     broken.free.set()
     gateway.worker.free.set()
     await asyncio.wait(calls)
-    assert gateway.answers._in_flight._answering == {}
+    assert gateway.sharing.answers._in_flight._answering == {}
 
 
 @pytest.mark.parametrize("across_tenants", [False, True])

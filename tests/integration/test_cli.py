@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from gateway.api_keys import ApiKey
+from gateway.identity.api_keys import ApiKey
 from qwen3_client import Client
 from qwen3_client.batches import MAX_CHUNK_TEXTS
 from qwen3_client.bulk import MAX_CHUNKS

@@ -5,7 +5,7 @@ import threading
 import pytest
 import redis
 
-from gateway.api_keys import ApiKey
+from gateway.identity.api_keys import ApiKey
 from jobqueue.messages import Failure, FailureReason, Result
 from jobqueue.operator import Operator
 from qwen3.inference.v1 import embedding_pb2

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.api_keys import ApiKey
+from gateway.identity.api_keys import ApiKey
 from qwen3_client import AsyncClient, Tls, UnauthenticatedError, UnavailableError
 from tests.support.certificates import Authority, TlsFiles
 from tests.support.clients import CLIENTS

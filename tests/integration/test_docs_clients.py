@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.api_keys import ApiKey
+from gateway.identity.api_keys import ApiKey
 from jobqueue.messages import Operation
 from tests.support.certificates import Authority, TlsFiles
 from tests.support.echo import EchoWorker

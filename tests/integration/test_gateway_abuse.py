@@ -7,7 +7,7 @@ import grpc
 import psutil
 import pytest
 
-from gateway.api_keys import ApiKey
+from gateway.identity.api_keys import ApiKey
 from qwen3.inference.v1.embedding_pb2 import EmbedRequest
 from tests.support.echo import EchoWorker, eventually
 from tests.support.http2 import (

@@ -6,7 +6,7 @@ import itertools
 import grpc
 import pytest
 
-from gateway.api_keys import ApiKey
+from gateway.identity.api_keys import ApiKey
 from jobqueue.connection import connect
 from jobqueue.keys import QueueKeys
 from jobqueue.lanes import Lane

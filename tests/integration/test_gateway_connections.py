@@ -11,7 +11,7 @@ import psutil
 import pytest
 from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 
-from gateway.api_keys import ApiKey
+from gateway.identity.api_keys import ApiKey
 from qwen3.inference.v1 import embedding_pb2, model_pb2
 from tests.support.echo import eventually
 from tests.support.load import Load

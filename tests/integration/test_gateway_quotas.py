@@ -10,7 +10,7 @@ import pytest
 import redis
 from google.rpc import error_details_pb2, status_pb2
 
-from gateway.api_keys import ApiKey
+from gateway.identity.api_keys import ApiKey
 from jobqueue.keys import quota_keys
 from jobqueue.messages import Failure, FailureReason, Operation
 from qwen3.inference.v1 import common_pb2, embedding_pb2, rerank_pb2, tokenizer_pb2

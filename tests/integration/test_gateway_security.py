@@ -11,7 +11,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from gateway.api_keys import ApiKey
+from gateway.identity.api_keys import ApiKey
 from jobqueue.lanes import Lane
 from qwen3.inference.v1 import common_pb2, embedding_pb2, model_pb2, tokenizer_pb2
 from tests.support.certificates import Authority, TlsFiles, channel_credentials, served_certificate

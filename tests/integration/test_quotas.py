@@ -11,9 +11,9 @@ import pytest
 import redis
 from redis.crc import key_slot
 
-from gateway.callers import Caller
 from gateway.calls import Call, Work
 from gateway.errors import CallError
+from gateway.identity.callers import Caller
 from gateway.quotas import Quotas
 from jobqueue import scripts
 from jobqueue.connection import connect_async

@@ -9,11 +9,11 @@ import torch
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 
-from gateway.callers import Caller
 from gateway.calls import Call, Work
-from gateway.metrics import CallMetrics
-from gateway.questions import Sources
-from gateway.queue_metrics import QueueCollector
+from gateway.identity.callers import Caller
+from gateway.observing.metrics import CallMetrics
+from gateway.observing.queue_metrics import QueueCollector
+from gateway.sharing.questions import Sources
 from jobqueue.lanes import Lane
 from jobqueue.messages import Failure, FailureReason, Operation, Result
 from jobqueue.status import LaneStatus, QueueStatus, WorkerStatus

@@ -5,17 +5,17 @@ from types import SimpleNamespace
 import grpc
 import pytest
 
-from gateway.access import (
+from gateway.errors import CallError
+from gateway.identity.access import (
     AccessControl,
     caller_of_certificate,
     caller_of_key,
     check_method,
     identify_nobody,
 )
-from gateway.access_file import KnownKey, Rules
-from gateway.api_keys import ApiKey
-from gateway.callers import ANYBODY, Caller
-from gateway.errors import CallError
+from gateway.identity.access_file import KnownKey, Rules
+from gateway.identity.api_keys import ApiKey
+from gateway.identity.callers import ANYBODY, Caller
 
 KEY = ApiKey.new()
 NOW_S = 1000.0

@@ -7,9 +7,9 @@ from typing import get_args
 import pytest
 from typer.testing import CliRunner
 
-from gateway.access_file import Rpc, Rules, parse_access
-from gateway.api_keys import ApiKey
-from gateway.keys_cli import app
+from gateway.identity.access_file import Rpc, Rules, parse_access
+from gateway.identity.api_keys import ApiKey
+from gateway.identity.keys_cli import app
 from jobqueue.lanes import Lane
 from jobqueue.quotas import Quota
 from qwen3.inference.v1 import embedding_pb2, model_pb2, rerank_pb2, tokenizer_pb2

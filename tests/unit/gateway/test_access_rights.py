@@ -5,8 +5,8 @@ from dataclasses import replace
 import grpc
 import pytest
 
-from gateway.callers import ANYBODY, Caller
 from gateway.errors import CallError
+from gateway.identity.callers import ANYBODY, Caller
 from gateway.validation import validate_embed, validate_get_model, validate_rerank, visible_to
 from jobqueue.lanes import Lane
 from jobqueue.messages import Operation

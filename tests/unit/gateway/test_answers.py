@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from gateway.questions import Question, Sources
-from gateway.sequences import answer_bytes, cut, join, sequence_keys
+from gateway.sharing.questions import Question, Sources
+from gateway.sharing.sequences import answer_bytes, cut, join, sequence_keys
 from jobqueue.errors import JobFailedError, QueueFullError
 from jobqueue.messages import Failure, FailureReason, Job, Operation, Result, VectorEncoding
 from tests.support.echo import announcement

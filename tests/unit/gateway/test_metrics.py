@@ -3,11 +3,11 @@
 import pytest
 from prometheus_client import CollectorRegistry
 
-from gateway.callers import Caller
 from gateway.calls import Call, Work
-from gateway.metrics import MOST_TENANTS, CallMetrics
-from gateway.questions import Sources
-from gateway.queue_metrics import QueueCollector
+from gateway.identity.callers import Caller
+from gateway.observing.metrics import MOST_TENANTS, CallMetrics
+from gateway.observing.queue_metrics import QueueCollector
+from gateway.sharing.questions import Sources
 from jobqueue.lanes import Lane
 from jobqueue.messages import Result
 from jobqueue.status import LaneStatus, QueueStatus, WorkerStatus

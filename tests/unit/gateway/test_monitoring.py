@@ -5,15 +5,15 @@ import asyncio
 import pytest
 
 from gateway.config import GatewaySettings
-from gateway.monitoring import monitored
+from gateway.observing.monitoring import monitored
 from tests.support.echo import eventually
 from tests.support.http import get
 
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr("gateway.monitoring.HUNG_AFTER_S", 0.2)
-    monkeypatch.setattr("gateway.monitoring.BEAT_S", 0.01)
+    monkeypatch.setattr("gateway.observing.monitoring.HUNG_AFTER_S", 0.2)
+    monkeypatch.setattr("gateway.observing.monitoring.BEAT_S", 0.01)
 
 
 async def test_a_gateway_whose_event_loop_hangs_is_not_alive_until_it_turns_again(impatient, free_tcp_port):

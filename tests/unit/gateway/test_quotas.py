@@ -6,9 +6,9 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
-from gateway.callers import ANYBODY, Caller
 from gateway.calls import Call
 from gateway.errors import CallError, trailing_metadata
+from gateway.identity.callers import ANYBODY, Caller
 from gateway.quotas import Quotas
 from gateway.reasons import Reason
 from gateway.tenants import FIRST_MEAN_S, MOST_SPREAD_S, Tenant, Turns

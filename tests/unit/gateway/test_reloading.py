@@ -3,7 +3,7 @@
 import pytest
 import structlog
 
-from gateway.reloading import FollowedFiles
+from gateway.identity.reloading import FollowedFiles
 from runtime.errors import SettingError
 
 

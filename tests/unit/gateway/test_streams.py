@@ -11,12 +11,12 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 
-from gateway.answers import Answers, CachePolicy
 from gateway.calls import Call
 from gateway.errors import CallError, unavailable
 from gateway.parts import Parts, StreamLimits
 from gateway.quotas import Quotas
 from gateway.reasons import Reason
+from gateway.sharing.answers import Answers, CachePolicy
 from gateway.streams import answer_stream
 from gateway.tokenization import Tokenization
 from jobqueue.announcements import Liveness

@@ -6,11 +6,11 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
 
-from gateway.callers import Caller
 from gateway.calls import Call, Work
 from gateway.config import GatewaySettings
-from gateway.spans import passage, step
-from gateway.tracing import CallTraces
+from gateway.identity.callers import Caller
+from gateway.observing.spans import passage, step
+from gateway.observing.tracing import CallTraces
 from jobqueue.lanes import Lane
 
 TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 
 import structlog
 
-from gateway.callers import EVERY_MODEL
-from gateway.in_flight import Answering, InFlight, Tell
-from gateway.questions import Answered, Compute, Question
-from gateway.sequences import sequence_keys
+from gateway.identity.callers import EVERY_MODEL
+from gateway.sharing.in_flight import Answering, InFlight, Tell
+from gateway.sharing.questions import Answered, Compute, Question
+from gateway.sharing.sequences import sequence_keys
 from jobqueue.announcements import Announcement
 from jobqueue.cache import AnswerCache, CacheLimits
 from jobqueue.connection import AsyncRedis

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import grpc
 
-from gateway.access import AccessControl, Identify, identify_nobody
-from gateway.access_file import parse_access
 from gateway.config import GatewaySettings
-from gateway.reloading import FollowedFiles
-from gateway.tls import ServerTls
+from gateway.identity.access import AccessControl, Identify, identify_nobody
+from gateway.identity.access_file import parse_access
+from gateway.identity.reloading import FollowedFiles
+from gateway.identity.tls import ServerTls
 
 RELOAD_S = 1.0
 

@@ -24,7 +24,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 from pydantic_core import ErrorDetails
 
-from gateway.callers import EVERY_MODEL, Caller
+from gateway.identity.callers import EVERY_MODEL, Caller
 from jobqueue.lanes import Lane
 from jobqueue.quotas import Quota
 from runtime.errors import SettingError

@@ -5,11 +5,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
-from gateway.access_file import KnownKey, Rules
-from gateway.api_keys import ApiKey
-from gateway.callers import ANYBODY, Caller
 from gateway.calls import Call, Context, Metadata
 from gateway.errors import CallError
+from gateway.identity.access_file import KnownKey, Rules
+from gateway.identity.api_keys import ApiKey
+from gateway.identity.callers import ANYBODY, Caller
 from gateway.reasons import Reason
 
 Identify: TypeAlias = Callable[[str, Metadata, Context], Caller]

@@ -7,7 +7,7 @@ from typing import TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from gateway.calls import Call, Metadata, Work
-from gateway.questions import Sources
+from gateway.sharing.questions import Sources
 from jobqueue.messages import Result
 from qwen3.inference.v1 import embedding_pb2, model_pb2, rerank_pb2, tokenizer_pb2
 

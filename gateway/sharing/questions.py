@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from gateway.sequences import answer_bytes, cut, join
+from gateway.sharing.sequences import answer_bytes, cut, join
 from jobqueue.errors import JobFailedError
 from jobqueue.messages import Failure, Job, Result
 

@@ -5,9 +5,9 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 from gateway.config import GatewaySettings
-from gateway.metrics import CallMetrics
-from gateway.observers import CallObserver
-from gateway.queue_metrics import QueueCollector, QueueWatch
+from gateway.observing.metrics import CallMetrics
+from gateway.observing.observers import CallObserver
+from gateway.observing.queue_metrics import QueueCollector, QueueWatch
 from gateway.registry import Registry
 from jobqueue.connection import AsyncRedis
 from runtime.http import Pulse, Watched, watching_port

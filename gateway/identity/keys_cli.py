@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from gateway.access_file import TENANT_NAME
-from gateway.api_keys import ApiKey
+from gateway.identity.access_file import TENANT_NAME
+from gateway.identity.api_keys import ApiKey
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 

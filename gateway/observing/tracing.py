@@ -12,9 +12,9 @@ from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind, Tracer, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from gateway.access import OURS
 from gateway.calls import Call, Metadata, Work
-from gateway.spans import Attributes, CallTrace
+from gateway.identity.access import OURS
+from gateway.observing.spans import Attributes, CallTrace
 
 _OPERATIONS = {"Embed": "embeddings", "EmbedStream": "embeddings", "Rerank": "rerank"}
 # Codes that say something of the server; the others are the client's doing (conventions for gRPC).
