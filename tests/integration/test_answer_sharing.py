@@ -223,7 +223,7 @@ async def test_nothing_stays_of_what_is_over(gateway):
     broken.free.set()
     gateway.worker.free.set()
     await asyncio.wait(calls)
-    assert gateway.sharing.answers._in_flight._answering == {}
+    assert gateway.answers._in_flight._answering == {}
 
 
 @pytest.mark.parametrize("across_tenants", [False, True])
