@@ -4,7 +4,10 @@
    which is replaced as a whole: bytes of which the state does not know are cut off by the next run.
 2. The next run reads the same rows again and passes over those that are done; a fingerprint tells that they are the
    same. Whatever else makes the rows what they are is compared too: options, model and revision.
-3. A complete part becomes NAME, then the state is removed.
+3. A complete part becomes NAME.whole, which becomes NAME; then the state is removed. A run that was killed in between
+   is ended by the next one.
+
+The part is locked as long as a run has it: two runs never write to one file.
 """
 
 import hashlib
@@ -12,7 +15,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -114,13 +117,13 @@ class UnfinishedFile:
 
     def complete(self, completed: Callable[[Path], Path]) -> None:
         """All rows are there; `completed` makes the file of the part."""
-        self._part.close()
+        if sys.platform == "win32":
+            self._part.close()  # no open file is renamed there
         made = completed(_part_file(self._path))
         with made.open("rb") as file:
             os.fsync(file.fileno())
-        made.replace(self._path)
-        _state_file(self._path).unlink()
-        _part_file(self._path).unlink(missing_ok=True)
+        made.replace(_whole_file(self._path))
+        _finish(self._path)
 
 
 @contextmanager
@@ -129,21 +132,26 @@ def unfinished_file(
 ) -> Iterator[UnfinishedFile]:
     """Begun anew, or gone on with. `settings` are the options that make the rows what they are, by name.
 
-    Raises CannotGoOnError where it was begun with others, BadParameter where `path` is there and not to be replaced.
+    Raises CannotGoOnError where it was begun with others, BadParameter where `path` is there and not to be replaced,
+    and Exit where an earlier run had all rows and was killed in its last steps, which are done now.
     """
-    state = _begun(path, settings, restart=restart)
-    if not state.num_rows and path.exists() and not overwrite:
-        raise typer.BadParameter(f"{path} is there already: --overwrite replaces it")
-    with _part_file(path).open("ab") as part:
-        _lock(part)
+    path = _regular(path)
+    with _locked_part(path) as part:
+        state = _begun(path, settings, restart=restart)
+        if state.num_rows and not os.fstat(part.fileno()).st_size and _is_whole(path):
+            _finish(path)
+            typer.echo(f"qwen3: {path} is complete: the run before was killed in its last step", err=True)
+            raise typer.Exit
+        if path.exists() and not overwrite:
+            raise typer.BadParameter(f"{path} is there already: --overwrite replaces it")
         if not state.num_rows:
-            _state_file(path).unlink(missing_ok=True)
+            _forget(path)
         _cut(part, state.num_bytes)
         unfinished = UnfinishedFile(path, part, state)
         try:
             yield unfinished
         except (Exception, KeyboardInterrupt) as error:
-            _leave(unfinished, part, error)
+            _say_how_far(unfinished, error)
             raise
 
 
@@ -169,13 +177,39 @@ def _state_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.state")
 
 
+def _whole_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.whole")
+
+
+def _regular(path: Path) -> Path:
+    """Where a link leads, so that it stays one. Raises BadParameter for devices, pipes and folders."""
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        raise typer.BadParameter(f"{path} is no regular file")
+    return path
+
+
+@contextmanager
+def _locked_part(path: Path) -> Iterator[BinaryIO]:
+    """The part, made if need be. One that there is no state of is of no use, and not left behind."""
+    file = _part_file(path)
+    with file.open("ab") as part:
+        _lock(part, file)
+        try:
+            yield part
+        finally:
+            if sys.platform == "win32":
+                part.close()  # no open file is removed there
+            if not _state_file(path).exists() and _is_at(part, file):
+                file.unlink(missing_ok=True)
+
+
 def _begun(path: Path, settings: Mapping[str, Any], *, restart: bool) -> State:
     """What an earlier run has left, or a state without rows."""
     state = None if restart else State.read(_state_file(path))
     if state is None:
         return State(settings=settings)
     _check_settings(state.settings, settings)
-    _take_back(path, state)
     return state
 
 
@@ -185,20 +219,42 @@ def _check_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
         raise CannotGoOnError(f"the file was begun with {'; '.join(changed)}: give the same options, or {RESTART}")
 
 
-def _take_back(path: Path, state: State) -> None:
-    """A run that was killed between its last two steps had made `path` of the part already."""
-    if not _part_file(path).exists() and path.exists() and path.stat().st_size == state.num_bytes:
-        path.replace(_part_file(path))
+def _forget(path: Path) -> None:
+    """What an earlier run has told of itself."""
+    _whole_file(path).unlink(missing_ok=True)
+    _state_file(path).unlink(missing_ok=True)
 
 
-def _lock(part: BinaryIO) -> None:
+def _is_whole(path: Path) -> bool:
+    """Of a file whose rows are told by a state, and not in a part."""
+    return _whole_file(path).exists() or path.exists()
+
+
+def _finish(path: Path) -> None:
+    """What is left to do once all rows are in one file. Two runs may do it at once."""
+    _part_file(path).unlink(missing_ok=True)
+    with suppress(FileNotFoundError):
+        _whole_file(path).replace(path)
+    _state_file(path).unlink(missing_ok=True)
+
+
+def _lock(part: BinaryIO, file: Path) -> None:
     """For as long as it is open. Raises CannotGoOnError where another run has it; on Windows nobody asks."""
     if sys.platform == "win32":
         return
-    try:
+    with suppress(BlockingIOError):
         fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise CannotGoOnError(f"{part.name} is being written by another run") from None
+        if _is_at(part, file):  # not so where another run has just come to its end
+            return
+    raise CannotGoOnError(f"{file} is being written by another run")
+
+
+def _is_at(part: BinaryIO, file: Path) -> bool:
+    """Whether the open part is the file of that name still."""
+    try:
+        return part.closed or os.path.samestat(os.fstat(part.fileno()), file.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _cut(part: BinaryIO, num_bytes: int) -> None:
@@ -207,9 +263,7 @@ def _cut(part: BinaryIO, num_bytes: int) -> None:
     part.truncate(num_bytes)
 
 
-def _leave(unfinished: UnfinishedFile, part: BinaryIO, error: BaseException) -> None:
-    """Tell that the next run goes on; a file without rows is not left behind."""
-    if not unfinished.num_rows:
-        Path(part.name).unlink(missing_ok=True)
-    elif not isinstance(error, CannotGoOnError):
+def _say_how_far(unfinished: UnfinishedFile, error: BaseException) -> None:
+    """Tell that the next run goes on."""
+    if unfinished.num_rows and not isinstance(error, CannotGoOnError):
         typer.echo(f"qwen3: {unfinished.num_rows} rows are done: run it again, and it goes on there", err=True)

@@ -1,6 +1,9 @@
 """A file that is killed at any step, gone on with, and refused where it would be mixed."""
 
+import fcntl
 import json
+import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -34,6 +37,12 @@ def beside(part: Path) -> Path:
 
 def itself(part: Path) -> Path:
     return part
+
+
+def run_again(path, **options):
+    """As a user would, who does not know where the run before was killed."""
+    with suppress(typer.Exit):  # it was complete already
+        run(path, **options)
 
 
 def run(path, *, texts=TEXTS, settings=SETTINGS, maker=MAKER, completed=itself, overwrite=False, restart=False):
@@ -109,11 +118,10 @@ def test_a_run_killed_at_any_step_is_gone_on_with(tmp_path, kill_at, completed):
         else:
             break
         kill_at(-1)
-        if (path.with_name("out.state")).exists() or not path.exists():
-            run(path, completed=completed)
-        assert path.read_text() == COMPLETE
+        if files(path) != ["out"]:
+            run_again(path, completed=completed)
+        assert (files(path), path.read_text()) == (["out"], COMPLETE)
     assert num_kills > 20
-    assert files(path) == ["out"]
 
 
 def test_what_is_done_is_not_done_again(begun):
@@ -189,12 +197,59 @@ def test_a_complete_file_is_replaced_only_when_asked(path):
     assert path.read_text() == COMPLETE
 
 
-def test_two_runs_do_not_write_to_one_file(path, capsys):
-    with unfinished_file(path, SETTINGS, overwrite=False, restart=False) as file:
-        file.append(b"<text 0>", list(rows())[:1], MAKER)
+def test_a_file_that_came_meanwhile_is_not_replaced_either(begun):
+    begun.write_text("precious")
+    with pytest.raises(typer.BadParameter, match="is there already"):
+        run(begun)
+    assert begun.read_text() == "precious"
+    assert run(begun, overwrite=True) == 2
+    assert begun.read_text() == COMPLETE
+
+
+def test_a_link_stays_one(tmp_path):
+    link, target = tmp_path / "link", tmp_path / "folder" / "out"
+    target.parent.mkdir()
+    link.symlink_to(target)
+    run(link)
+    assert (link.is_symlink(), target.read_text()) == (True, COMPLETE)
+
+
+def test_only_regular_files_are_replaced(path):
+    os.mkfifo(path)
+    with pytest.raises(typer.BadParameter, match="is no regular file"):
+        run(path, overwrite=True)
+    assert path.is_fifo()
+
+
+@pytest.mark.parametrize("completed", [itself, beside])
+def test_two_runs_do_not_write_to_one_file(path, completed):
+    def refused():
         with pytest.raises(CannotGoOnError, match=r"out\.part is being written by another run"):
             run(path)
-    assert run(path) == 1
+
+    def completed_meanwhile(part):
+        refused()
+        return completed(part)
+
+    with unfinished_file(path, SETTINGS, overwrite=False, restart=False) as file:
+        refused()
+        source = list(rows())
+        file.append(COMPLETE.encode(), source, MAKER)
+        refused()
+        file.complete(completed_meanwhile)
+    assert (files(path), path.read_text()) == (["out"], COMPLETE)
+
+
+def test_a_run_that_opened_the_part_of_one_that_ended_is_refused(path, monkeypatch):
+    def late(part, _):
+        real(part, fcntl.LOCK_EX)
+        path.with_name("out.part").replace(path)
+
+    real = fcntl.flock
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(CannotGoOnError, match=r"out\.part is being written by another run"):
+        run(path)
+    assert path.exists()
 
 
 def test_an_error_says_how_far_it_came_and_leaves_no_empty_file(path, capsys):
