@@ -1,14 +1,15 @@
 """Carries unary calls, for the async client: calls.py in asyncio's terms."""
 
+import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
 import grpc.aio
 
 from qwen3_client.batches import Batch
-from qwen3_client.errors import Qwen3Error, error_of
+from qwen3_client.errors import Qwen3Error, closed, error_of
 from qwen3_client.requests import MAX_CALLS_IN_FLIGHT, CallOptions, ToRequest
 
 _Request = TypeVar("_Request")
@@ -73,3 +74,7 @@ async def _reply(begun: "grpc.aio.UnaryUnaryCall[_Request, _Reply]", *, first: i
         return await begun
     except grpc.aio.AioRpcError as error:
         raise error_of(error, first=first) from error
+    except asyncio.CancelledError:  # as grpc says that the client was closed, too
+        if cast("asyncio.Task[Any]", asyncio.current_task()).cancelling():
+            raise
+        raise closed() from None

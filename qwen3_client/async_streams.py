@@ -10,8 +10,9 @@ import grpc.aio
 
 from qwen3.inference.v1.embedding_pb2 import EmbedStreamRequest, EmbedStreamResponse
 from qwen3_client.batches import Batch
-from qwen3_client.bulk import Bulk, Patience, StreamEndedError
+from qwen3_client.bulk import Bulk, StreamEndedError
 from qwen3_client.errors import Qwen3Error, UnavailableError, closed, error_of
+from qwen3_client.patience import Patience
 from qwen3_client.results import EmbedResult
 
 _Call: TypeAlias = "grpc.aio.StreamStreamCall[EmbedStreamRequest, EmbedStreamResponse]"

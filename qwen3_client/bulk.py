@@ -1,4 +1,4 @@
-"""A bulk call, whatever carries it: what is sent, answered and handed out, and when a lost stream is begun again.
+"""A bulk call, whatever carries it: what is sent, answered and handed out.
 
 No I/O and no clock: the sync and the async client share it.
 
@@ -9,7 +9,6 @@ No I/O and no clock: the sync and the async client share it.
 4. A chunk that is too much for the server is sent again in halves.
 """
 
-import random
 from collections.abc import Iterator, Sequence
 
 from qwen3.inference.v1.embedding_pb2 import (
@@ -20,19 +19,10 @@ from qwen3.inference.v1.embedding_pb2 import (
     EmbedStreamResponse,
 )
 from qwen3_client.batches import Batch
-from qwen3_client.errors import (
-    CallCancelledError,
-    DeadlineExceededError,
-    Qwen3Error,
-    ServerFaultError,
-    UnavailableError,
-    error_of_chunk,
-)
+from qwen3_client.errors import ServerFaultError, error_of_chunk
 from qwen3_client.results import EmbedResult, check_same_revision, decode_embeddings
 
 MAX_CHUNKS = 16  # what a server takes in of one stream, unless it is set up otherwise
-FIRST_WAIT_S = 0.1
-MAX_WAIT_S = 5.0
 
 
 class StreamEndedError(ServerFaultError):
@@ -114,45 +104,3 @@ class Bulk:
 
 def _chunk(chunk_id: int, batch: Batch) -> EmbedStreamRequest:
     return EmbedStreamRequest(chunk=EmbedChunk(chunk_id=chunk_id, inputs=batch.texts))
-
-
-class Patience:
-    """How long a bulk call goes on without an answer, lost streams included. Times in s."""
-
-    def __init__(self, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
-        self.renew()
-
-    def renew(self) -> None:
-        """There was an answer."""
-        self.left_s = self._timeout_s
-        self._num_losses = 0
-
-    def spend(self, waited_s: float) -> None:
-        """There was none for so long."""
-        self.left_s -= waited_s
-
-    def exhausted(self, request_id: str) -> DeadlineExceededError:
-        """What is raised once none is left."""
-        message = f"no answer within {self._timeout_s:g} s"
-        return DeadlineExceededError(message, code="DEADLINE_EXCEEDED", request_id=request_id)
-
-    def wait_s(self, error: Qwen3Error) -> float:
-        """How long to wait before a stream that `error` ended is begun again. Raises `error` where it is not.
-
-        CANCELLED is what grpc says of a stream that reaches a server in the moment in which it stops.
-        """
-        wait_s = self._backoff_s(error.retry_after_s)
-        if not isinstance(error, (UnavailableError, CallCancelledError)) or wait_s >= self.left_s:
-            raise error
-        self._num_losses += 1
-        self.left_s -= wait_s
-        return wait_s
-
-    def _backoff_s(self, asked_s: float | None) -> float:
-        """At first what the server asks for; a server that asks for nothing again and again is not hurried."""
-        if asked_s is not None and not self._num_losses:
-            return asked_s
-        backoff_s = min(FIRST_WAIT_S * 2.0 ** min(self._num_losses, 10), MAX_WAIT_S)
-        spread = random.uniform(0.8, 1.2)  # noqa: S311 - so that clients do not come back in step
-        return max(backoff_s * spread, asked_s or 0.0)

@@ -94,7 +94,7 @@ class CallCancelledError(Qwen3Error):
 
 
 class RevisionChangedError(Qwen3Error):
-    """Nobody's: the server took up a new revision of the model between two parts of one embed."""
+    """Nobody's: the server took up a new revision of the model between two parts of one call."""
 
 
 class ServerFaultError(Qwen3Error):

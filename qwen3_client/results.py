@@ -54,6 +54,8 @@ class RerankHit:
     document: str | None
     token_count: int  # of the whole prompt: instruction, query and what is left of the document
     truncated: bool
+    model: str
+    model_revision: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,11 +102,11 @@ class HealthStatus(StrEnum):
     SERVICE_UNKNOWN = "SERVICE_UNKNOWN"
 
 
-def check_same_revision(first: EmbedResponse, other: EmbedResponse) -> None:
-    """Raises RevisionChangedError if two models' vectors would be mixed."""
+def check_same_revision(first: EmbedResponse | RerankResponse, other: EmbedResponse | RerankResponse) -> None:
+    """Raises RevisionChangedError if two models' vectors or scores would be mixed."""
     if other.model_revision != first.model_revision:
         raise RevisionChangedError(
-            f"{first.model} changed its revision during the call, so the vectors cannot be compared: embed again",
+            f"{first.model} changed its revision during the call, whose parts cannot be compared: call again",
             code="ABORTED",
         )
 
@@ -151,13 +153,16 @@ def decode_hits(
 ) -> list[RerankHit]:
     """The scored documents of all answers, best first, ties by index; with their texts where `documents` has them.
 
-    Each answer is in this order already, and knows more of ties than its rounded scores tell.
+    Each answer is in this order already, and knows more of ties than its rounded scores tell. Raises
+    RevisionChangedError.
     """
-    ranked = ([_hit(batch, result, documents) for result in response.results] for batch, response in answers)
+    for _, response in answers:
+        check_same_revision(answers[0][1], response)
+    ranked = ([_hit(batch, result, response, documents) for result in response.results] for batch, response in answers)
     return list(islice(merge(*ranked, key=lambda hit: -hit.score), top_n or None))
 
 
-def _hit(batch: Batch, result: RerankResult, documents: Sequence[str] | None) -> RerankHit:
+def _hit(batch: Batch, result: RerankResult, response: RerankResponse, documents: Sequence[str] | None) -> RerankHit:
     index = batch.first + result.index
     return RerankHit(
         index=index,
@@ -165,6 +170,8 @@ def _hit(batch: Batch, result: RerankResult, documents: Sequence[str] | None) ->
         document=None if documents is None else documents[index],
         token_count=result.token_count,
         truncated=result.truncated,
+        model=response.model,
+        model_revision=response.model_revision,
     )
 
 

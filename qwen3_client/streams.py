@@ -11,8 +11,9 @@ import grpc
 
 from qwen3.inference.v1.embedding_pb2 import EmbedStreamRequest, EmbedStreamResponse
 from qwen3_client.batches import Batch
-from qwen3_client.bulk import Bulk, Patience, StreamEndedError
+from qwen3_client.bulk import Bulk, StreamEndedError
 from qwen3_client.errors import FailedCall, Qwen3Error, error_of
+from qwen3_client.patience import Patience
 from qwen3_client.results import EmbedResult
 
 LAST_WORD_S = 1.0

@@ -13,10 +13,11 @@ from qwen3_client.cli.connection import connect, connection_of
 from qwen3_client.cli.embed import EmbedOptions, embed_source
 from qwen3_client.cli.endings import Commands, ExitCode, places_named
 from qwen3_client.cli.formats import OutputFormat, format_of, json_line, vector_format
-from qwen3_client.cli.outputs import open_output, print_text
+from qwen3_client.cli.outputs import open_output
 from qwen3_client.cli.rerank import RerankOptions, questions, rerank_rows, rerank_source
 from qwen3_client.cli.sources import InputFormat, Source, existing, open_lines, open_texts, places_in
 from qwen3_client.cli.tables import print_hits, print_models
+from qwen3_client.cli.terminal import print_text
 from qwen3_client.options import Encoding, InputType, Priority, ScoreType, Truncation
 from qwen3_client.results import HealthStatus
 
@@ -146,7 +147,8 @@ def rerank(
     )
     with open_texts(documents, file, input_format=input_format, field=field, skip_empty=skip_empty) as source:
         rows = list(source.rows)
-    hits = rerank_rows(connection_of(context).client, query, rows, options, priority=priority)
+    lane = priority or ("interactive" if documents else "bulk")
+    hits = rerank_rows(connection_of(context).client, query, rows, options, priority=lane)
     if as_json:
         print_text("".join(json_line(asdict(hit)) for hit in hits))
     else:
@@ -224,8 +226,13 @@ def count_tokens(
                     instruction=instruction,
                     query=query,
                 )
-            for row, count in zip(rows, counts.token_counts, strict=True):
-                print_text(json_line({"index": row.index, "tokens": count}) if as_json else f"{count}\n")
+            counted = zip(rows, counts.token_counts, strict=True)
+            print_text(
+                "".join(
+                    json_line({"index": row.index, "tokens": count}) if as_json else f"{count}\n"
+                    for row, count in counted
+                )
+            )
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,7 +22,7 @@ class Connection:
 
     client: Client
     timeout_s: float
-    client_at: Callable[[str], Client]
+    client_at: Callable[[str], Client] = field(repr=False)  # knows the token
 
 
 def _file(*, flag: str, variable: str, what: str) -> Any:
@@ -100,19 +100,22 @@ def _token(file: Path | None) -> Token | None:
     """The one of the file, which is read anew for every call, else the variable's."""
     if file is None:
         token = os.environ.get(TOKEN_VARIABLE)
-        return None if token is None else _checked(token, TOKEN_VARIABLE)
+        return None if token is None else _checked(os.fsencode(token), TOKEN_VARIABLE)
 
     def read() -> str:
-        return _checked(file.read_text().strip(), str(file))
+        return _checked(file.read_bytes().strip(), str(file))
 
     read()
     return read
 
 
-def _checked(token: str, place: str) -> str:
+def _checked(encoded: bytes, place: str) -> str:
     """Raises BadParameter, which does not show the token."""
     try:
+        token = encoded.decode()
         authorization(token)
+    except UnicodeDecodeError:
+        raise typer.BadParameter(f"{place}: the token is not UTF-8") from None
     except ValueError as error:
         raise typer.BadParameter(f"{place}: {error}") from error
     return token

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import typer
 from typer.core import TyperGroup
 
+from qwen3_client.cli.terminal import say
 from qwen3_client.errors import InvalidRequestError, Qwen3Error
 
 _PLACE = re.compile(r"(?:inputs|documents)\[(\d+)\]")
@@ -70,7 +71,7 @@ def places_named(place_of: Callable[[int], str]) -> Iterator[None]:
 
 
 def _ended(why: object, code: ExitCode) -> typer.Exit:
-    typer.echo(f"qwen3: {why}", err=True)
+    say(why)
     return typer.Exit(code)
 
 

@@ -1,12 +1,12 @@
 """Where rows go: to standard output as they come, or to a file that is there once it is complete."""
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
 from qwen3_client.cli.sources import Row
+from qwen3_client.cli.terminal import write
 from qwen3_client.cli.unfinished import Maker, unfinished_file
 
 
@@ -17,7 +17,7 @@ class Output(Protocol):
     def num_rows(self) -> int: ...
     def pass_over_done(self, rows: Iterator[Row[Any]]) -> int: ...
     def append(self, data: bytes, rows: Sequence[Row[Any]], maker: Maker) -> None: ...
-    def complete(self, completed: Callable[[Path], Path]) -> None: ...
+    def complete(self, completed: Callable[[Path], Path] = ...) -> None: ...
 
 
 def open_output(
@@ -42,17 +42,7 @@ class StandardOutput:
     def append(self, data: bytes, rows: Sequence[Row[Any]], maker: Maker) -> None:
         del maker
         self.num_rows += len(rows)
-        _print(data)
+        write(data)
 
-    def complete(self, completed: Callable[[Path], Path]) -> None:
+    def complete(self, completed: Callable[[Path], Path] | None = None) -> None:
         pass
-
-
-def print_text(text: str) -> None:
-    """In UTF-8, whatever the terminal's language is."""
-    _print(text.encode())
-
-
-def _print(data: bytes) -> None:
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()

@@ -8,18 +8,18 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeAlias, TypedDict
 
-from qwen3_client.bulk import Patience
 from qwen3_client.cli import progress
 from qwen3_client.cli.endings import InputRefusedError, places_named
-from qwen3_client.cli.formats import JsonVectors, json_line
+from qwen3_client.cli.formats import json_line
 from qwen3_client.cli.outputs import Output
 from qwen3_client.cli.sources import Row, Source, checked_text, json_object, no_such, places_in
 from qwen3_client.cli.unfinished import Maker
 from qwen3_client.client import Client
 from qwen3_client.errors import InvalidRequestError, Qwen3Error
 from qwen3_client.options import Priority, ScoreType, Truncation
+from qwen3_client.patience import Patience
 from qwen3_client.requests import MAX_CALLS_IN_FLIGHT
-from qwen3_client.results import ModelInfo, RerankHit
+from qwen3_client.results import RerankHit
 
 
 class Question(TypedDict):
@@ -71,7 +71,6 @@ def rerank_source(
 ) -> None:
     """A line of JSONL for each query, in order; all of them, or those that are not done yet."""
     end = output.pass_over_done(source.rows)
-    maker = _maker(client.models(), options.model)
     options_and_lane = asdict(options) | {"priority": priority}
     with (
         progress.bar(is_shown=shows_progress, size=source.size, num_rows=output.num_rows, end=end) as bar,
@@ -83,11 +82,12 @@ def rerank_source(
 
         for row, hits in _answered(ask, source.rows, timeout_s=timeout_s):
             results = [{"index": hit.index, "score": hit.score, "truncated": hit.truncated} for hit in hits]
+            maker = Maker(model=hits[0].model, model_revision=hits[0].model_revision)
             output.append(json_line({"index": row.index, "results": results}).encode(), [row], maker)
             bar.advance(1, row.end)
     if not output.num_rows:
         raise InputRefusedError("there is no query in the input")
-    output.complete(JsonVectors().completed)
+    output.complete()
 
 
 def _question(line: Row[str]) -> Question:
@@ -140,19 +140,13 @@ def _answered(
 def _answer(
     ask: Ask, row: Row[Question], answer: Future[list[RerankHit]], *, timeout_s: float
 ) -> tuple[Row[Question], list[RerankHit]]:
-    """While the service is away it is asked again, as a bulk call of texts does."""
+    """While the service is away, or a quota used up, it is asked again, as a bulk call of texts does."""
     patience = Patience(timeout_s)
     while True:
+        started = time.monotonic()
         try:
             return row, answer.result()
         except Qwen3Error as error:
+            patience.spend(time.monotonic() - started)
             time.sleep(patience.wait_s(error))
             answer = ask(row)
-
-
-def _maker(models: Iterable[ModelInfo], asked: str) -> Maker:
-    """The reranker that will be asked. Where there is none, or a choice, the call itself says what is wrong."""
-    for model in models:
-        if model.task == "rerank" and (model.id == asked or (not asked and model.default_for_task)):
-            return Maker(model=model.id, model_revision=model.revision)
-    return Maker(model=asked, model_revision="")

@@ -21,6 +21,7 @@ from qwen3_client.cli.extras import parquet
 InputFormat = Literal["text", "jsonl", "csv", "parquet"]
 STDIN = Path("-")
 MAX_LINE_BYTES = 64 * 1024 * 1024
+MAX_NAMES = 20  # of fields or columns that are told
 _FORMATS: dict[str, InputFormat] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
@@ -148,7 +149,9 @@ def places_in(rows: Sequence[Row[Any]]) -> Callable[[int], str]:
 
 def no_such(what: str, name: str, names: Iterable[str]) -> str:
     """What is said of a field or column that is not there."""
-    return f"has no {what} {name!r}; there are {', '.join(names) or 'none'}"
+    found = list(names)
+    more = f" and {len(found) - MAX_NAMES} more" if len(found) > MAX_NAMES else ""
+    return f"has no {what} {name!r}; there are {', '.join(found[:MAX_NAMES]) or 'none'}{more}"
 
 
 def _arguments(arguments: Sequence[str]) -> Iterator[Row[str]]:

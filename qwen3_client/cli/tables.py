@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qwen3_client.cli.outputs import print_text
+from qwen3_client.cli.terminal import print_text, printable
 from qwen3_client.results import ModelInfo, RerankHit
 
 
@@ -36,12 +36,8 @@ def print_models(models: Iterable[ModelInfo]) -> None:
 def _print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
     table = Table(*columns)
     for row in rows:
-        table.add_row(*(Text(_printable(str(cell))) for cell in row))
+        table.add_row(*(Text(printable(str(cell))) for cell in row))
     console = Console()
     with console.capture() as captured:
         console.print(table)
     print_text(captured.get())
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else " " for character in text)

@@ -25,6 +25,7 @@ import typer
 
 from qwen3_client.cli.endings import CannotGoOnError
 from qwen3_client.cli.sources import Row
+from qwen3_client.cli.terminal import say
 
 if sys.platform != "win32":
     import fcntl
@@ -72,6 +73,10 @@ class State:
         new.replace(file)
 
 
+def _as_it_is(part: Path) -> Path:
+    return part
+
+
 class UnfinishedFile:
     """`path` in the making."""
 
@@ -115,7 +120,7 @@ class UnfinishedFile:
         )
         self._state.write(_state_file(self._path))
 
-    def complete(self, completed: Callable[[Path], Path]) -> None:
+    def complete(self, completed: Callable[[Path], Path] = _as_it_is) -> None:
         """All rows are there; `completed` makes the file of the part."""
         if sys.platform == "win32":
             self._part.close()  # no open file is renamed there
@@ -140,7 +145,7 @@ def unfinished_file(
         state = _begun(path, settings, restart=restart)
         if state.num_rows and not os.fstat(part.fileno()).st_size and _is_whole(path):
             _finish(path)
-            typer.echo(f"qwen3: {path} is complete: the run before was killed in its last step", err=True)
+            say(f"{path} is complete: the run before was killed in its last step")
             raise typer.Exit
         if path.exists() and not overwrite:
             raise typer.BadParameter(f"{path} is there already: --overwrite replaces it")
@@ -266,4 +271,4 @@ def _cut(part: BinaryIO, num_bytes: int) -> None:
 def _say_how_far(unfinished: UnfinishedFile, error: BaseException) -> None:
     """Tell that the next run goes on."""
     if unfinished.num_rows and not isinstance(error, CannotGoOnError):
-        typer.echo(f"qwen3: {unfinished.num_rows} rows are done: run it again, and it goes on there", err=True)
+        say(f"{unfinished.num_rows} rows are done: run it again, and it goes on there")

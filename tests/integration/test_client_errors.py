@@ -1,5 +1,6 @@
 """Both clients against real gateways: every error of the contract as its own exception, with its details."""
 
+import asyncio
 import threading
 
 import pytest
@@ -10,6 +11,7 @@ from jobqueue.messages import Failure, FailureReason, Result
 from jobqueue.operator import Operator
 from qwen3.inference.v1 import embedding_pb2
 from qwen3_client import (
+    AsyncClient,
     CallCancelledError,
     DeadlineExceededError,
     HealthStatus,
@@ -271,6 +273,20 @@ def test_closing_the_client_ends_its_calls_and_their_work(address, worker, num_t
     client.close()
     caller.join(20)
     assert [type(error) for error in caught] == [CallCancelledError]
+
+
+@pytest.mark.parametrize("num_texts", [1, 300])
+def test_closing_the_async_client_is_no_cancellation_of_its_callers(address, worker, num_texts):
+    async def main():
+        client = AsyncClient(address)
+        call = asyncio.create_task(client.embed(TEXTS[:num_texts]))
+        await asyncio.to_thread(eventually, worker.num_queued)
+        await client.close()
+        with pytest.raises(CallCancelledError):
+            await call
+
+    worker.hold()
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize(

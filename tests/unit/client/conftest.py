@@ -113,7 +113,7 @@ class Rerank(rerank_pb2_grpc.RerankServiceServicer):
             for index, text in enumerate(request.documents)
         ]
         results.sort(key=lambda result: -result.score)
-        return rerank_pb2.RerankResponse(results=results[: request.top_n or None])
+        return rerank_pb2.RerankResponse(results=results[: request.top_n or None], model="r", model_revision="r1")
 
 
 class Tokenizer(tokenizer_pb2_grpc.TokenizerServiceServicer):

@@ -5,14 +5,12 @@ from hypothesis import strategies as st
 
 from qwen3.inference.v1 import embedding_pb2
 from qwen3_client import (
-    CallCancelledError,
     InvalidRequestError,
     RevisionChangedError,
     ServerFaultError,
-    UnavailableError,
 )
 from qwen3_client.batches import Batch
-from qwen3_client.bulk import MAX_CHUNKS, Bulk, Patience
+from qwen3_client.bulk import MAX_CHUNKS, Bulk
 
 
 def answer(chunk_id, revision="r1"):
@@ -113,39 +111,3 @@ def test_a_text_that_is_too_much_by_itself_fails_the_whole():
     for half in bulk.accept(failure(0, "inputs")):
         with pytest.raises(InvalidRequestError):
             bulk.accept(failure(half.chunk.chunk_id, "inputs"))
-
-
-def test_the_first_wait_is_what_the_server_asks_for_and_later_ones_grow():
-    patience = Patience(60)
-    gone = UnavailableError("gone", retry_after_s=0.0)
-    waits = [patience.wait_s(gone) for _ in range(4)]
-    assert waits[0] == 0
-    assert 0 < waits[1] < waits[2] < waits[3]
-    patience.renew()
-    assert patience.wait_s(gone) == 0
-
-
-def test_a_server_that_asks_for_more_gets_more():
-    patience = Patience(60)
-    busy = UnavailableError("busy", retry_after_s=7.0)
-    assert [patience.wait_s(busy) for _ in range(3)] == [7, 7, 7]
-
-
-def test_waits_end_with_the_timeout():
-    patience = Patience(3)
-    with pytest.raises(UnavailableError):  # noqa: PT012 - how many it takes is not the point
-        while True:
-            patience.wait_s(UnavailableError("gone"))
-    patience.renew()
-    patience.spend(2.9)
-    with pytest.raises(UnavailableError):
-        patience.wait_s(UnavailableError("gone", retry_after_s=0.2))
-
-
-def test_only_what_was_not_begun_is_begun_again():
-    patience = Patience(60)
-    assert patience.wait_s(CallCancelledError("the server stopped")) > 0
-    with pytest.raises(InvalidRequestError):
-        patience.wait_s(InvalidRequestError("no"))
-    with pytest.raises(ServerFaultError):
-        patience.wait_s(ServerFaultError("no"))

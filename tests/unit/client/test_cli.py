@@ -115,7 +115,8 @@ def test_rerank_prints_a_table_whose_texts_are_data(qwen3):
 def test_rerank_prints_json_with_the_documents(qwen3):
     result = qwen3("rerank", "q", "--json", "--top-n", "1", stdin="long text\na\n")
     assert rows(result) == [
-        {"index": 1, "score": 0.5, "document": "a", "token_count": 1, "truncated": False},
+        {"index": 1, "score": 0.5, "document": "a", "token_count": 1, "truncated": False}
+        | {"model": "r", "model_revision": "r1"},
     ]
 
 
@@ -158,15 +159,12 @@ def test_a_query_that_is_none_is_named(qwen3, line, message):
 def test_a_query_that_the_service_refuses_is_named(qwen3, server):
     details = BadRequest(field_violations=[BadRequest.FieldViolation(field="documents[0]", description="is too long")])
     Path("q.jsonl").write_text('\n{"query": "q", "documents": ["a"]}')
-    server.failures.append(lambda _context: None)  # ListModels asks for two pages first
-    server.failures.append(lambda _context: None)
     server.fail_next(grpc.StatusCode.INVALID_ARGUMENT, "documents[0]: is too long", details)
     result = qwen3("rerank-many", "q.jsonl", "--skip-empty")
     assert (result.exit_code, result.stderr) == (3, "qwen3: line 2: documents[0]: is too long\n")
 
 
 def test_a_service_that_is_away_is_asked_again(qwen3, server):
-    server.failures += [lambda _context: None] * 2
     for _ in range(6):  # one more than grpc tries by itself
         server.fail_next(grpc.StatusCode.UNAVAILABLE, "away", trailers=[("grpc-retry-pushback-ms", "1")])
     result = qwen3("rerank-many", "-", stdin='{"query": "q", "documents": ["a"]}')

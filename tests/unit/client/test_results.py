@@ -105,8 +105,15 @@ def test_what_the_server_tells_apart_by_more_than_the_score_keeps_its_order():
 def test_vectors_of_two_revisions_are_never_mixed():
     first, other = (embedding_pb2.EmbedResponse(model="m", model_revision=name) for name in ("r1", "r2"))
     check_same_revision(first, first)
-    with pytest.raises(RevisionChangedError, match="embed again"):
+    with pytest.raises(RevisionChangedError, match="call again"):
         check_same_revision(first, other)
+
+
+def test_scores_of_two_revisions_are_never_mixed():
+    answers = [ranked(0, (0, 0.5)), ranked(1, (0, 0.5))]
+    answers[1][1].model_revision = "r2"
+    with pytest.raises(RevisionChangedError, match="call again"):
+        decode_hits(answers, None, top_n=0)
 
 
 def test_what_a_newer_server_adds_is_unknown_and_not_an_error():
