@@ -25,21 +25,23 @@ class Patience:
         """There was an answer."""
         self.left_s = self._timeout_s
         self._num_losses = 0
+        self._loss: Qwen3Error | None = None
 
     def spend(self, waited_s: float) -> None:
         """There was none for so long."""
         self.left_s -= waited_s
 
-    def exhausted(self, request_id: str) -> DeadlineExceededError:
-        """What is raised once none is left."""
+    def exhausted(self, request_id: str) -> Qwen3Error:
+        """What is raised once none is left: why it was begun again, else that there was no answer."""
         message = f"no answer within {self._timeout_s:g} s"
-        return DeadlineExceededError(message, code="DEADLINE_EXCEEDED", request_id=request_id)
+        return self._loss or DeadlineExceededError(message, code="DEADLINE_EXCEEDED", request_id=request_id)
 
     def wait_s(self, error: Qwen3Error) -> float:
         """How long to wait before what `error` ended is begun again. Raises `error` where it is not."""
         wait_s = self._backoff_s(error.retry_after_s)
         if not _will_pass(error) or wait_s >= self.left_s:
             raise error
+        self._loss = error
         self._num_losses += 1
         self.left_s -= wait_s
         return wait_s

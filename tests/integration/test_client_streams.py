@@ -8,11 +8,12 @@ import subprocess
 import sys
 import textwrap
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from qwen3_client import AsyncClient, Client, DeadlineExceededError, UnavailableError
+from qwen3_client import AsyncClient, Client, DeadlineExceededError, UnavailableError, async_streams, streams
 from qwen3_client.batches import MAX_CHUNK_TEXTS
 from qwen3_client.bulk import MAX_CHUNKS
 from tests.support.clients import CLIENTS
@@ -114,16 +115,18 @@ def test_a_gateway_that_stays_away_ends_the_call_within_its_timeout(redis_url, w
             list(results)
 
 
-def test_a_slow_caller_and_a_slow_source_use_up_no_timeout(address, worker, connect):
+def test_a_slow_caller_and_a_slow_source_use_up_no_timeout(address, worker, connect, monkeypatch):
     def texts():
         for text in TEXTS[:200]:
-            if text.endswith("00"):
-                time.sleep(2.2)
+            clock.now += 100
             yield text
 
-    with connect(address, timeout_s=2) as client:
-        for number, _ in enumerate(client.embed_stream(texts())):
-            time.sleep(2.2 if number == 1 else 0)
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now, sleep=time.sleep)
+    for module in (streams, async_streams):
+        monkeypatch.setattr(module, "time", clock)
+    with connect(address, timeout_s=60) as client:
+        for _ in client.embed_stream(texts()):
+            clock.now += 100
 
 
 @pytest.mark.parametrize("leave", ["close", "exception", "interrupt"])

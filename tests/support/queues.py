@@ -30,7 +30,7 @@ from jobqueue.producer import Producer
 NO_LIMIT = 10**6
 MAX_WAIT_MS = 10_000
 BLOCK_MS = 20  # an idle take lasts this long instead of half a second
-SHORT_TTL_MS = 500  # a busy machine needs so long for what has to be done before a job expires
+SHORT_TTL_MS = 1000  # a busy machine needs so long for what has to be done before a job expires
 GIVE_UP_S = 60.0
 
 _token_ids = count(1)

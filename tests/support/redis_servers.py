@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import os
+import random
 import shutil
 import signal
 import socket
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 import redis
 
+_PORTS = range(20_000, 32_000)  # below those that systems choose from
 START_LIMIT_S = 60.0
 
 
@@ -98,12 +100,15 @@ def make_certificate(folder: Path) -> Certificate:
 
 
 def free_ports(number: int) -> list[int]:
-    """Ports that nobody listens on at the moment."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for found in sockets:
-            found.bind(("127.0.0.1", 0))
-        return [found.getsockname()[1] for found in sockets]
+    """Ports that nobody listens on at the moment, and that no connection of another test is given meanwhile."""
+    found: list[int] = []
+    for port in random.sample(_PORTS, k=len(_PORTS)):
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == number:
+            return found
+    raise AssertionError("no port is free")
 
 
 @contextlib.contextmanager

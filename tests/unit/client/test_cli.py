@@ -333,6 +333,23 @@ def test_a_file_that_cannot_be_written_ends_with_1(qwen3):
     assert (result.exit_code, "No such file" in result.stderr) == (1, True)
 
 
+def test_what_is_wrong_is_one_line_without_what_a_terminal_would_obey(qwen3):
+    result = qwen3("embed", "--input-format", "jsonl", stdin=json.dumps({"a\nb\x1b[31m": "x"}))
+    message = "qwen3: line 1 has no field 'text'; there are a b [31m"
+    assert (result.exit_code, result.stderr) == (3, f"{message}\n")
+
+
+def test_of_many_fields_the_first_are_told(qwen3):
+    result = qwen3("embed", "--input-format", "jsonl", stdin=json.dumps({f"f{number}": "x" for number in range(30)}))
+    assert result.stderr.endswith("f18, f19 and 10 more\n")
+
+
+def test_a_token_that_is_no_text_is_refused(qwen3):
+    Path("token").write_bytes(b"\xff\xfe")
+    result = qwen3("--token-file", "token", "models")
+    assert (result.exit_code, "token: the token is not UTF-8" in result.stderr) == (2, True)
+
+
 def test_a_service_that_is_not_there_ends_with_1(qwen3):
     result = qwen3("--target", "127.0.0.1:1", "--timeout", "0.5", "embed", "a")
     assert (result.exit_code, result.stderr.startswith("qwen3: UNAVAILABLE: ")) == (1, True)

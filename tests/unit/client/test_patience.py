@@ -37,6 +37,16 @@ def test_waits_end_with_the_timeout():
         patience.wait_s(UnavailableError("gone", retry_after_s=0.2))
 
 
+def test_what_is_told_at_the_end_is_why_it_was_begun_again():
+    patience = Patience(60)
+    assert patience.exhausted("id").code == "DEADLINE_EXCEEDED"
+    gone = UnavailableError("gone")
+    patience.wait_s(gone)
+    assert patience.exhausted("id") is gone
+    patience.renew()
+    assert patience.exhausted("id").code == "DEADLINE_EXCEEDED"
+
+
 def test_only_what_was_not_begun_is_begun_again():
     patience = Patience(60)
     assert patience.wait_s(CallCancelledError("the server stopped")) > 0
