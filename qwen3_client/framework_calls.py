@@ -8,6 +8,14 @@ from qwen3_client.async_client import AsyncClient
 from qwen3_client.client import Client
 from qwen3_client.results import EmbedResult, RerankHit
 
+EMBED_OPTIONS = ("dimensions", "truncation", "priority")
+RERANK_OPTIONS = ("model", "instruction", "top_n", "truncation", "priority")
+
+
+def options_of(adapter: object, names: Sequence[str]) -> dict[str, Any]:
+    """Those of an adapter's attributes that are options of the client's method, by name."""
+    return {name: getattr(adapter, name) for name in names}
+
 
 def embedded(client: Client, texts: Sequence[str], options: dict[str, Any]) -> list[list[float]]:
     """A vector for each text; `options` are those of Client.embed."""

@@ -5,7 +5,15 @@ from typing import Any
 
 from qwen3_client.async_client import AsyncClient
 from qwen3_client.client import Client
-from qwen3_client.framework_calls import embedded, embedded_async, reranked, reranked_async
+from qwen3_client.framework_calls import (
+    EMBED_OPTIONS,
+    RERANK_OPTIONS,
+    embedded,
+    embedded_async,
+    options_of,
+    reranked,
+    reranked_async,
+)
 from qwen3_client.options import Priority, Truncation
 from qwen3_client.results import RerankHit
 
@@ -60,12 +68,7 @@ class Qwen3Embeddings(BaseModel, Embeddings):
         return self._options() | {"instruction": self.document_instruction}
 
     def _options(self) -> dict[str, Any]:
-        return {
-            "model": self.model,
-            "dimensions": self.dimensions,
-            "truncation": self.truncation,
-            "priority": self.priority,
-        }
+        return options_of(self, EMBED_OPTIONS) | {"model": self.model}
 
 
 class Qwen3Rerank(BaseDocumentCompressor):
@@ -105,13 +108,7 @@ class Qwen3Rerank(BaseDocumentCompressor):
         return _kept(documents, hits)
 
     def _options(self) -> dict[str, Any]:
-        return {
-            "model": self.model,
-            "instruction": self.instruction,
-            "top_n": self.top_n,
-            "truncation": self.truncation,
-            "priority": self.priority,
-        }
+        return options_of(self, RERANK_OPTIONS)
 
 
 def _contents(documents: Sequence[Document]) -> list[str]:

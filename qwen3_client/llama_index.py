@@ -6,7 +6,15 @@ from typing import Any
 from qwen3_client.async_client import AsyncClient
 from qwen3_client.batches import MAX_CALL_TEXTS
 from qwen3_client.client import Client
-from qwen3_client.framework_calls import embedded, embedded_async, reranked, reranked_async
+from qwen3_client.framework_calls import (
+    EMBED_OPTIONS,
+    RERANK_OPTIONS,
+    embedded,
+    embedded_async,
+    options_of,
+    reranked,
+    reranked_async,
+)
 from qwen3_client.options import Priority, Truncation
 from qwen3_client.results import RerankHit
 
@@ -69,12 +77,7 @@ class Qwen3Embedding(BaseEmbedding):
         return self._options() | {"instruction": self.text_instruction}
 
     def _options(self) -> dict[str, Any]:
-        return {
-            "model": self.model_name,
-            "dimensions": self.dimensions,
-            "truncation": self.truncation,
-            "priority": self.priority,
-        }
+        return options_of(self, EMBED_OPTIONS) | {"model": self.model_name}
 
 
 class Qwen3Rerank(BaseNodePostprocessor):
@@ -113,13 +116,7 @@ class Qwen3Rerank(BaseNodePostprocessor):
         return _kept(nodes, hits)
 
     def _options(self) -> dict[str, Any]:
-        return {
-            "model": self.model,
-            "instruction": self.instruction,
-            "top_n": self.top_n,
-            "truncation": self.truncation,
-            "priority": self.priority,
-        }
+        return options_of(self, RERANK_OPTIONS)
 
 
 def _query(query_bundle: QueryBundle | None) -> str:
