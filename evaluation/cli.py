@@ -2,11 +2,11 @@
 
 import typer
 
-from evaluation.mteb_cli import mteb
-from evaluation.options import DEFAULT_TIMEOUT_S
-from evaluation.rerank_cli import rerank
-from evaluation.summary_cli import summary
-from evaluation.sweep_cli import sweep
+from evaluation.commands.mteb import mteb
+from evaluation.commands.options import DEFAULT_TIMEOUT_S
+from evaluation.commands.rerank import rerank
+from evaluation.commands.summary import summary
+from evaluation.commands.sweep import sweep
 from qwen3_client.cli.connection import connect
 
 app = typer.Typer(

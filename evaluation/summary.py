@@ -2,7 +2,7 @@
 
 import typer
 
-from evaluation.summary_cli import summary
+from evaluation.commands.summary import summary
 
 if __name__ == "__main__":
     typer.run(summary)

@@ -15,7 +15,22 @@ from worker.config import WorkerSettings
 from worker.make_checkpoint import CheckpointSettings
 
 PROGRAMS: tuple[type[BaseSettings], ...] = (GatewaySettings, WorkerSettings, ServeSettings, CheckpointSettings)
-_CLIENTS_VARIABLES = frozenset({"QWEN3_TARGET"})  # read by typer, as qwen3-queue reads QWEN3_REDIS
+# Of `qwen3` and `qwen3-eval`, read by typer, as qwen3-queue reads QWEN3_REDIS.
+_CLIENTS_VARIABLES = frozenset(
+    {
+        "QWEN3_CA_FILE",
+        "QWEN3_CERT_FILE",
+        "QWEN3_EVAL_DTYPE",
+        "QWEN3_EVAL_ENGINE",
+        "QWEN3_KEY_FILE",
+        "QWEN3_SERVER_NAME",
+        "QWEN3_TARGET",
+        "QWEN3_TIMEOUT",
+        "QWEN3_TLS",
+        "QWEN3_TOKEN",
+        "QWEN3_TOKEN_FILE",
+    }
+)
 
 _INTRODUCTION = """\
 # Settings

@@ -14,19 +14,20 @@ from typer.testing import CliRunner
 
 from evaluation.bars import Bars
 from evaluation.cli import app
-from evaluation.cross_encoder import CrossEncoder
-from evaluation.encoder import Encoder
 from evaluation.errors import EvaluationError
-from evaluation.first_stage import find_predictions, first_stage, take_candidates
-from evaluation.folders import Folders
-from evaluation.instructions import Instructions
-from evaluation.local_tasks import load
-from evaluation.running import run_tasks
-from evaluation.scorer import CALL_PAIRS
-from evaluation.served import find_model
-from evaluation.session import Session
-from evaluation.settings import Served, Settings
-from qwen3_client import Client
+from evaluation.protocol.instructions import Instructions
+from evaluation.protocol.settings import Served, Settings
+from evaluation.records.folders import Folders
+from evaluation.runs.first_stage import find_predictions, first_stage, take_candidates
+from evaluation.runs.running import run_tasks
+from evaluation.service.cross_encoder import CrossEncoder
+from evaluation.service.embedder import Embedder
+from evaluation.service.encoder import Encoder
+from evaluation.service.scorer import CALL_PAIRS, Pair, Scorer
+from evaluation.service.served import find_model
+from evaluation.service.session import Session
+from evaluation.tasks.local_tasks import load
+from qwen3_client import Client, InvalidRequestError
 from qwen3_client.batches import MAX_CHUNK_TEXTS
 from tests.support.retrieval_set import write_retrieval_set
 
@@ -34,6 +35,7 @@ from tests.support.retrieval_set import write_retrieval_set
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:mteb", "ignore:Precision is ill-defined")
 
 TASK = "small-set"
+MAX_TEXT_BYTES = 1 << 20  # the gateway's --max-text-bytes
 NUM_QUERIES, NUM_DOCUMENTS, TOP_K = 4, 150, 120
 CANDIDATES = "CrossEncoder search requires top_ranked documents"
 
@@ -160,6 +162,37 @@ def test_a_reranking_run_that_broke_off_asks_for_the_rest_only_and_scores_the_sa
     assert CALL_PAIRS < TOP_K
 
 
+def test_a_query_that_leaves_no_room_for_documents_is_counted_and_the_others_are_scored(session):
+    found = session("rerank")
+    scorer = Scorer(found.client, found.settings, found.store, found.tally, found.bars, concurrency=2)
+    long = "long " * found.settings.served.max_input_tokens
+    pairs = [Pair(query, document) for query in (long, "short") for document in ("one", "two")]
+    scores = scorer.scores(pairs, None, task=TASK, num_pairs=len(pairs))
+    assert scores[:2].tolist() == [0.0, 0.0]
+    assert (scores[2:] > 0).all()
+    read = found.tally.take()
+    assert (read.num_texts, read.num_sent_texts, read.num_refused, read.num_placeholders) == (4, 4, 2, 0)
+
+
+def test_what_is_wrong_with_a_call_itself_ends_the_run(session):
+    found = session("rerank")
+    wrong = replace(found.settings, served=replace(found.settings.served, model=session().model.id))
+    scorer = Scorer(found.client, wrong, found.store, found.tally, found.bars, concurrency=2)
+    with pytest.raises(InvalidRequestError):
+        scorer.scores([Pair("query", "document")], None, task=TASK, num_pairs=1)
+
+
+def test_a_text_of_more_bytes_than_the_service_takes_is_sent_as_far_as_the_model_looks(session):
+    found = session()
+    embedder = Embedder(found.client, found.settings, found.store, found.tally, found.bars)
+    lines = "one line\n" * (MAX_TEXT_BYTES // 8)
+    (vector,) = embedder.vectors([lines], None, task=TASK)
+    (same,) = embedder.vectors([lines[: found.settings.max_text_bytes]], None, task=TASK)
+    assert vector.tolist() == same.tolist()
+    read = found.tally.take()
+    assert (read.num_truncated, read.num_sent_texts) == (2, 1)
+
+
 def test_what_is_finished_is_not_run_again_and_other_settings_are(session, folder):
     first = run_tasks(Encoder(session()), [load(folder)])
     again = run_tasks(Encoder(session(kind=BreakingClient)), [load(folder)])
@@ -178,6 +211,10 @@ def test_results_that_were_half_written_are_written_anew(session, folder):
     assert counts(run_tasks(Encoder(found), [load(folder)])).num_texts == NUM_QUERIES + NUM_DOCUMENTS
     assert json.loads(found.run_folders.result(TASK).read_text())["scores"]
     assert json.loads(found.run_folders.prediction(TASK).read_text())["default"]
+
+    found.run_folders.result(TASK).write_text('{"scores": ')  # where other splits are added to a finished task
+    assert counts(run_tasks(Encoder(session()), [load(folder)])).num_texts == NUM_QUERIES + NUM_DOCUMENTS
+    assert json.loads(found.run_folders.result(TASK).read_text())["scores"]
 
 
 class BothTasks(AbsTaskAggregate):

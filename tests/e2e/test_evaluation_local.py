@@ -21,9 +21,9 @@ from mteb.models import ModelMeta
 from typer.testing import CliRunner
 
 from evaluation.cli import app
-from evaluation.first_stage import take_candidates
-from evaluation.local_data import RetrievalSet, read_set
-from evaluation.local_tasks import load
+from evaluation.runs.first_stage import take_candidates
+from evaluation.tasks.local_data import RetrievalSet, read_set
+from evaluation.tasks.local_tasks import load
 from tests.support.echo import NATIVE_DIMENSIONS, EchoWorker, eventually
 from tests.support.http import Scrape, http_address
 from tests.support.official_retrieval import (

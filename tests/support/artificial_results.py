@@ -10,12 +10,12 @@ from mteb.abstasks import AbsTask
 from mteb.models.model_meta import ModelMeta
 from mteb.results import TaskResult
 
-from evaluation.card import RunCard, TaskCard, write_card
-from evaluation.counting import Counts
-from evaluation.folders import Folders
-from evaluation.protocol import PlannedInstruction, Protocol
-from evaluation.settings import Served, Settings
-from evaluation.task_facts import TaskFacts
+from evaluation.protocol.rules import PlannedInstruction, Protocol
+from evaluation.protocol.settings import Served, Settings
+from evaluation.records.card import RunCard, TaskCard, write_card
+from evaluation.records.counting import Counts
+from evaluation.records.folders import Folders
+from evaluation.tasks.facts import TaskFacts
 from qwen3_client import ModelInfo
 
 MODEL = ModelInfo(

@@ -4,8 +4,8 @@ from dataclasses import fields, is_dataclass, replace
 
 import pytest
 
-from evaluation.protocol import Protocol
-from evaluation.settings import RERANK_TEMPLATE, FirstStage, Served, Settings
+from evaluation.protocol.rules import Protocol
+from evaluation.protocol.settings import RERANK_TEMPLATE, FirstStage, Served, Settings
 
 BASE = Settings(
     served=Served(

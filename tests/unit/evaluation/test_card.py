@@ -4,11 +4,11 @@ from importlib.metadata import version
 import mteb
 import pytest
 
-from evaluation.card import TaskCard, card_markdown, installed_versions, read_cards, write_card
-from evaluation.counting import Counts
 from evaluation.errors import EvaluationError
-from evaluation.protocol import PlannedInstruction
-from evaluation.task_facts import TaskFacts
+from evaluation.protocol.rules import PlannedInstruction
+from evaluation.records.card import TaskCard, card_markdown, installed_versions, read_cards, write_card
+from evaluation.records.counting import Counts
+from evaluation.tasks.facts import TaskFacts
 from tests.support.artificial_results import CARD, SETTINGS
 
 ENDED = TaskCard(
@@ -85,7 +85,7 @@ def test_versions_are_those_that_are_installed():
 
 
 def test_a_package_that_is_not_installed_is_said_to_be_so(monkeypatch):
-    monkeypatch.setattr("evaluation.card._PACKAGES", ("no-such-package",))
+    monkeypatch.setattr("evaluation.records.card._PACKAGES", ("no-such-package",))
     assert installed_versions()["no-such-package"] == "not installed"
 
 

@@ -1,7 +1,7 @@
 import pytest
 
-from evaluation.choosing import choose_tasks
 from evaluation.errors import EvaluationError
+from evaluation.tasks.choosing import choose_tasks
 from tests.support.retrieval_set import write_retrieval_set
 
 

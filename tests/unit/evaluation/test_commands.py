@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 
 import evaluation
 from evaluation.cli import app
-from evaluation.instructions import Instructions
-from evaluation.protocol import SIMILAR_TEXT, Protocol
-from evaluation.tasks import BENCHMARKS, FOLLOW_IR, MLDR, benchmark_tasks
+from evaluation.protocol.instructions import Instructions
+from evaluation.protocol.rules import SIMILAR_TEXT, Protocol
+from evaluation.tasks.benchmarks import BENCHMARKS, FOLLOW_IR, MLDR, benchmark_tasks
 
 NOBODY = ("--target", "127.0.0.1:1")
 
@@ -72,15 +72,27 @@ def test_the_deviations_show_in_a_dry_run(tmp_path):
         (("mteb", "--benchmark", "MTEB(none)"), "there is no benchmark 'MTEB(none)'; the authors' are MTEB(eng, v2)"),
         (("mteb", "--tasks", "SciFict"), "SciFict"),
         (("mteb", "--data", "no-such-folder"), "no-such-folder: is not a folder"),
-        (("rerank", "--from", "."), "has no predictions of an embedding run"),
+        (("rerank", "--from", "empty"), "has no predictions of an embedding run"),
+        (("rerank", "--from", "torn", "--tasks", "NFCorpus"), "torn has no candidates but for SciFact"),
+        (("rerank", "--from", "torn"), "SciFact_predictions.json is not what an embedding run predicted"),
     ],
 )
 def test_what_is_not_there_is_refused_in_one_line(arguments, why, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    Path("torn").mkdir()
+    Path("torn/SciFact_predictions.json").write_text('{"mteb_model_meta":')
     outcome = command(*NOBODY, *arguments)
-    assert outcome.exit_code == 1
+    assert (outcome.exit_code, outcome.stderr.count("\n")) == (1, 1)
     assert outcome.stderr.startswith("qwen3-eval: ")
     assert why in outcome.stderr
+
+
+@pytest.mark.parametrize("verb", ["mteb", "rerank"])
+def test_a_placeholder_that_the_service_would_refuse_is_refused_at_once(verb):
+    outcome = command(*NOBODY, verb, "--placeholder", " ")
+    assert outcome.exit_code == 2
+    assert "--placeholder" in outcome.stderr
 
 
 def test_a_bad_instruction_file_is_refused_in_one_line(tmp_path):

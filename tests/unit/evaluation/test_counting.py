@@ -1,6 +1,6 @@
 """What a task asked for and what of it was sent."""
 
-from evaluation.counting import Counts, Tally
+from evaluation.records.counting import Counts, Tally
 
 
 def test_counts_add_up_by_field():
@@ -11,7 +11,6 @@ def test_counts_add_up_by_field():
 def test_throughput_is_of_what_was_sent():
     counts = Counts(num_texts=10, num_tokens=100, num_sent_texts=4, num_sent_tokens=40, seconds=2.0)
     assert counts.tokens_per_s == 20.0
-    assert counts.num_from_store == 6
     assert Counts(num_texts=10, num_tokens=100).tokens_per_s == 0.0
 
 

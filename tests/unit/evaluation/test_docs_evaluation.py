@@ -11,16 +11,18 @@ import pytest
 import typer
 from mteb.abstasks import AbsTask
 
-from evaluation import options
 from evaluation.cli import app
-from evaluation.instructions import FROM_LIST, Instructions
-from evaluation.local_tasks import load
-from evaluation.plan import plan_tasks, total_size
-from evaluation.protocol import Protocol
-from evaluation.published import PUBLISHED
-from evaluation.sizes import Size, embedding_size, pairs_size
-from evaluation.summary_cli import summary
-from evaluation.tasks import BENCHMARKS, FOLLOW_IR, MLDR, RERANKED_TYPES, benchmark_tasks
+from evaluation.commands import options
+from evaluation.commands.summary import summary
+from evaluation.protocol.instructions import FROM_LIST, Instructions
+from evaluation.protocol.rules import Protocol
+from evaluation.runs.plan import plan_tasks, total_size
+from evaluation.service.cross_encoder import CONCURRENCY
+from evaluation.service.scorer import CALL_PAIRS
+from evaluation.summaries.published import PUBLISHED
+from evaluation.tasks.benchmarks import BENCHMARKS, FOLLOW_IR, MLDR, RERANKED_TYPES, benchmark_tasks
+from evaluation.tasks.local_tasks import load
+from evaluation.tasks.sizes import Size, embedding_size, pairs_size
 from standalone.config import ServeSettings
 from worker.config import WorkerSettings
 
@@ -126,6 +128,10 @@ def test_every_option_that_deviates_from_the_protocol_is_on_the_page():
     declared = [declaration for kind in annotations for declaration in kind.__metadata__[0].param_decls or ()]
     assert [name for name in declared if name.partition("/")[2] not in PAGE] == []
     assert "--placeholder" in PAGE
+
+
+def test_what_a_kill_loses_of_a_reranker_is_as_stated():
+    assert f"reranker {CONCURRENCY * CALL_PAIRS} pairs" in " ".join(PAGE.split())
 
 
 @pytest.mark.parametrize("model", PUBLISHED)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation.derived import check_same, decoded
-from evaluation.encodings import derive, num_bytes, signs
 from evaluation.errors import EvaluationError
+from evaluation.service.encodings import derive, num_bytes, signs
+from evaluation.sweeps.derived import check_same, decoded
 from jobqueue.messages import VectorEncoding
 from qwen3_client import EmbedResult
 from worker.heads import embed_rows

@@ -1,8 +1,8 @@
 import pytest
 
 from evaluation.errors import EvaluationError
-from evaluation.gate import check_drop
-from evaluation.summaries import MEAN_BY_TASK, Against, MeanLine, Summary, TaskLine
+from evaluation.summaries.gate import check_drop
+from evaluation.summaries.summary import MEAN_BY_TASK, Against, MeanLine, Summary, TaskLine
 
 OTHER = Against(label="the one before", means={}, tasks={})
 

@@ -7,9 +7,9 @@ import mteb
 import pytest
 
 from evaluation.errors import EvaluationError
-from evaluation.instructions import FROM_FILE, FROM_LIST, FROM_TASK, FROM_TYPE, Instructions
-from evaluation.protocol import SIMILAR_TEXT, Protocol
-from evaluation.tasks import BENCHMARKS, FOLLOW_IR, MLDR, benchmark_tasks
+from evaluation.protocol.instructions import FROM_FILE, FROM_LIST, FROM_TASK, FROM_TYPE, Instructions
+from evaluation.protocol.rules import SIMILAR_TEXT, Protocol
+from evaluation.tasks.benchmarks import BENCHMARKS, FOLLOW_IR, MLDR, benchmark_tasks
 
 SYMMETRIC = {"ArguAna", "CQADupstackGamingRetrieval", "CQADupstackUnixRetrieval"}
 

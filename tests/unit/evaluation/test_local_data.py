@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.local_data import DataError, digest, files_of, read_set, splits_in, subsets_in
+from evaluation.tasks.local_data import DataError, digest, files_of, read_set, splits_in, subsets_in
 
 CORPUS = '{"_id": "d1", "title": "A", "text": "one"}\n{"_id": "d2", "title": "", "text": "two"}\n'
 QUERIES = '{"_id": "q1", "text": "first"}\n{"_id": "q2", "text": "unanswered"}\n'

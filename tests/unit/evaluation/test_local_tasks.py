@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.local_data import DataError
-from evaluation.local_tasks import load
+from evaluation.tasks.local_data import DataError
+from evaluation.tasks.local_tasks import load
 
 FILES = {
     "corpus.jsonl": '{"_id": "d1", "title": "A", "text": "one"}\n',

@@ -2,13 +2,13 @@
 
 import pytest
 
-from evaluation.protocol import (
+from evaluation.protocol.rules import (
     SIMILAR_TEXT,
     PlannedInstruction,
     Protocol,
     TaskInstruction,
     plan_instruction,
-    text_to_send,
+    sendable,
 )
 
 OWN = TaskInstruction(query="Given a claim, find it", source="list")
@@ -55,9 +55,16 @@ def test_each_deviation_is_an_option_and_is_named():
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\t", "\u3000"])
-def test_a_text_that_the_service_would_refuse_is_replaced_by_the_placeholder(text):
-    assert text_to_send(text, ".") == "."
+def test_of_a_text_that_the_service_would_refuse_nothing_is_left(text):
+    assert sendable(text, 100) == ""
 
 
 def test_any_other_text_is_sent_as_it_is():
-    assert text_to_send("  a text\n", ".") == "  a text\n"
+    assert sendable("  a text\n", 100) == "  a text\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"), [("ab" * 9, "ababababab"), ("\u20ac" * 9, "\u20ac" * 3), (" " * 20 + "a", "")]
+)
+def test_a_long_text_is_cut_between_characters(text, kept):
+    assert sendable(text, 10) == kept

@@ -3,8 +3,8 @@ from statistics import fmean
 import mteb
 import pytest
 
-from evaluation.published import CODE, PUBLISHED, published
-from evaluation.tasks import benchmark_tasks
+from evaluation.summaries.published import CODE, PUBLISHED, published
+from evaluation.tasks.benchmarks import benchmark_tasks
 
 EMBEDDING_06B, RERANKER_06B = PUBLISHED["Qwen3-Embedding-0.6B"], PUBLISHED["Qwen3-Reranker-0.6B"]
 

@@ -7,15 +7,15 @@ import mteb
 import numpy as np
 import pytest
 
-from evaluation.encoder import Encoder
-from evaluation.encodings import derive
-from evaluation.folders import Folders
-from evaluation.instructions import Instructions
-from evaluation.local_data import read_set
-from evaluation.local_tasks import load
-from evaluation.rescoring import RescoringSearch
-from evaluation.session import Session
-from evaluation.settings import Served, Settings
+from evaluation.protocol.instructions import Instructions
+from evaluation.protocol.settings import Served, Settings
+from evaluation.records.folders import Folders
+from evaluation.service.encoder import Encoder
+from evaluation.service.encodings import derive
+from evaluation.service.rescoring import RescoringSearch
+from evaluation.service.session import Session
+from evaluation.tasks.local_data import read_set
+from evaluation.tasks.local_tasks import load
 from tests.support.official_retrieval import PLACEHOLDER, document_text, ranking
 from tests.support.retrieval_set import write_retrieval_set
 

@@ -2,7 +2,7 @@ import mteb
 import pytest
 
 from evaluation.errors import EvaluationError
-from evaluation.results import read_run
+from evaluation.summaries.results import read_run
 from tests.support.artificial_results import MODEL, SETTINGS, write_card_of, write_results
 
 
@@ -53,6 +53,14 @@ def test_a_file_that_is_no_result_is_named(text, sci_fact, tmp_path):
     folder = write_results(tmp_path, sci_fact)
     (folder / "NFCorpus.json").write_text(text)
     with pytest.raises(EvaluationError, match=r"NFCorpus\.json is not a result of mteb"):
+        read_run(folder)
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[]"])
+def test_a_run_whose_model_is_not_told_is_named(text, sci_fact, tmp_path):
+    folder = write_results(tmp_path, sci_fact)
+    (folder / "model_meta.json").write_text(text)
+    with pytest.raises(EvaluationError, match=r"model_meta\.json is not what mteb writes"):
         read_run(folder)
 
 

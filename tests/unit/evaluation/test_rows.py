@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evaluation.errors import EvaluationError
-from evaluation.rows import RowFile, RowStore, digest_of
+from evaluation.records.rows import RowFile, RowStore, digest_of
 
 FIELDS = [("vector", "<f4", (3,)), ("num_tokens", "<i4")]
 A, B, C = (digest_of(None, text) for text in "abc")

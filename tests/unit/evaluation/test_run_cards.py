@@ -4,15 +4,17 @@ from contextlib import closing
 
 import pytest
 
-from evaluation import running
 from evaluation.bars import Bars
-from evaluation.card import read_cards
-from evaluation.encoder import Encoder
-from evaluation.folders import Folders
-from evaluation.instructions import Instructions
-from evaluation.local_tasks import load
-from evaluation.running import run_tasks
-from evaluation.session import Session
+from evaluation.errors import EvaluationError
+from evaluation.protocol.instructions import Instructions
+from evaluation.records.card import read_cards
+from evaluation.records.folders import Folders
+from evaluation.records.locks import alone_in
+from evaluation.runs import running
+from evaluation.runs.running import run_tasks
+from evaluation.service.encoder import Encoder
+from evaluation.service.session import Session
+from evaluation.tasks.local_tasks import load
 from qwen3_client import Client, UnavailableError
 from tests.support.artificial_results import MODEL, SETTINGS
 from tests.support.retrieval_set import write_retrieval_set
@@ -65,3 +67,15 @@ def test_a_task_whose_data_fails_is_named_and_the_others_go_on(session, tasks, m
     assert card.finished is not None
     assert [task.failure for task in card.tasks] == ["ConnectionError: hub away"] * 2
     assert [task.task.name for task in run.failed] == ["first", "second"]
+
+
+def test_a_second_run_of_the_same_is_refused_while_the_first_is_at_work(session, tasks):
+    with alone_in(session.run_folders.cards), pytest.raises(EvaluationError, match="another run is at work"):
+        run_tasks(Encoder(session), tasks)
+    assert read_cards(session.run_folders.cards) == ()
+
+
+def test_a_run_that_ended_stands_in_no_one_s_way(session, tasks, monkeypatch):
+    monkeypatch.setattr(running, "_evaluate", evaluate_with(ConnectionError("hub away")))
+    for _ in range(2):
+        assert len(run_tasks(Encoder(session), tasks).failed) == 2

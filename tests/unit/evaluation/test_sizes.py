@@ -5,11 +5,11 @@ from functools import partial
 import mteb
 import pytest
 
-from evaluation.instructions import Instructions
-from evaluation.local_tasks import load
-from evaluation.protocol import PlannedInstruction, Protocol
-from evaluation.sizes import embedding_size, pairs_size
-from evaluation.tasks import BENCHMARKS, FOLLOW_IR, MLDR, RERANKED_TYPES, benchmark_tasks
+from evaluation.protocol.instructions import Instructions
+from evaluation.protocol.rules import PlannedInstruction, Protocol
+from evaluation.tasks.benchmarks import BENCHMARKS, FOLLOW_IR, MLDR, RERANKED_TYPES, benchmark_tasks
+from evaluation.tasks.local_tasks import load
+from evaluation.tasks.sizes import embedding_size, pairs_size
 
 NOTHING = PlannedInstruction(query=None, document=None, source="")
 

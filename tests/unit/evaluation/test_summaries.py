@@ -6,12 +6,12 @@ import pytest
 from mteb import ResultCache
 from mteb.benchmarks import Benchmark
 
-from evaluation.against import against_published, against_run
 from evaluation.errors import EvaluationError
-from evaluation.expected import Expected, expected_of
-from evaluation.results import RunResults, TaskScores, read_run
-from evaluation.summaries import MEAN_BY_TASK, MEAN_BY_TYPE, Summary, summarise
-from evaluation.task_facts import TaskFacts
+from evaluation.summaries.against import against_published, against_run
+from evaluation.summaries.expected import Expected, expected_of
+from evaluation.summaries.results import RunResults, TaskScores, read_run
+from evaluation.summaries.summary import MEAN_BY_TASK, MEAN_BY_TYPE, Summary, summarise
+from evaluation.tasks.facts import TaskFacts
 from tests.support.artificial_results import CARD, SETTINGS, write_card_of, write_results
 
 # One of each type, with several subsets, several splits, and both.

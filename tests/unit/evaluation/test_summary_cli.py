@@ -101,11 +101,16 @@ def test_a_plot_is_drawn(results, tmp_path):
     assert "<svg" in (tmp_path / "scores.svg").read_text()
 
 
-@pytest.mark.parametrize("file", ["away/scores.svg", "scores.txt"])
-def test_a_plot_that_cannot_be_drawn_is_one_line(file, results, tmp_path):
-    done = summary(results, "--plot", tmp_path / file)
+def test_a_plot_that_cannot_be_written_is_one_line(results, tmp_path):
+    done = summary(results, "--plot", tmp_path / "away/scores.svg")
     assert (done.exit_code, len(done.stderr.splitlines())) == (1, 1)
-    assert done.stderr.startswith("qwen3-eval: cannot draw ")
+    assert done.stderr.endswith(f"{tmp_path / 'away/scores.svg'}'\n")
+
+
+def test_a_plot_that_is_no_picture_is_refused(results, tmp_path):
+    done = summary(results, "--plot", tmp_path / "scores.txt")
+    assert done.exit_code == 2
+    assert ".png, .svg, .pdf" in done.stderr
 
 
 def test_what_is_not_there_is_one_line(tmp_path):

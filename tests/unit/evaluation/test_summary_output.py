@@ -5,11 +5,11 @@ from io import StringIO
 
 import pytest
 
-from evaluation.plot import plot_summary
-from evaluation.results import SubsetScore
-from evaluation.summaries import NOTHING, Against, MeanLine, Summary, TaskLine
-from evaluation.summary_export import as_csv, as_json
-from evaluation.summary_tables import as_markdown, print_summary
+from evaluation.summaries.export import as_csv, as_json
+from evaluation.summaries.plot import plot_summary
+from evaluation.summaries.results import SubsetScore
+from evaluation.summaries.summary import NOTHING, Against, MeanLine, Summary, TaskLine
+from evaluation.summaries.tables import as_markdown, print_summary
 
 SUBSETS = tuple(
     SubsetScore(split="test", subset=language, languages=(f"{language}-Latn",), score=60.0)

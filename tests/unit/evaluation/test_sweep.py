@@ -9,11 +9,12 @@ from typer.testing import CliRunner
 
 from evaluation.cli import app
 from evaluation.errors import EvaluationError
-from evaluation.services import Service
-from evaluation.settings import Served
-from evaluation.sweep import Choice, Look, Sweep, SweepRow, check_rescorable, choices
-from evaluation.sweep_plot import plot_sweep
-from evaluation.sweep_report import as_csv, as_json, sweep_table
+from evaluation.protocol.settings import Served
+from evaluation.sweeps.choices import Choice, Look, choices
+from evaluation.sweeps.plot import plot_sweep
+from evaluation.sweeps.report import as_csv, as_json, sweep_table
+from evaluation.sweeps.services import Service
+from evaluation.sweeps.sweep import Sweep, SweepRow, check_rescorable
 
 
 def row(dimensions: int, encoding: str, score: float | None, *, rescore: str = "no") -> SweepRow:

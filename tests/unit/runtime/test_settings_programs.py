@@ -2,10 +2,17 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
+import typer
 
+from evaluation.cli import app as evaluation
+from jobqueue.cli import app as queue
+from qwen3_client.cli.app import app as client
+from qwen3_client.cli.connection import TOKEN_VARIABLE
 from runtime.settings_fields import settings_of, table_name
 from runtime.settings_file import TABLES
 from runtime.settings_variables import VARIABLES
@@ -20,7 +27,18 @@ def test_the_page_of_settings_is_current():
 
 def test_the_known_variables_are_current():
     assert (ROOT / "runtime/settings_variables.py").read_text() == variables_module(), "run `make docs`"
-    assert {"QWEN3_CONFIG", "QWEN3_REDIS", "QWEN3_TARGET"} < VARIABLES
+    assert {"QWEN3_CONFIG", "QWEN3_REDIS", TOKEN_VARIABLE} < VARIABLES
+
+
+@pytest.mark.parametrize("app", [client, evaluation, queue], ids=["qwen3", "qwen3-eval", "qwen3-queue"])
+def test_no_program_warns_of_what_the_command_lines_read(app):
+    assert set(variables_of(typer.main.get_command(app))) < VARIABLES
+
+
+def variables_of(command: click.Command) -> Iterator[str]:
+    yield from (parameter.envvar for parameter in command.params if isinstance(parameter.envvar, str))
+    for inner in getattr(command, "commands", {}).values():
+        yield from variables_of(inner)
 
 
 def test_every_program_has_its_table():
