@@ -51,12 +51,14 @@ def summary(
 def summary_of(results: Path, benchmark: str | None, against: str | None) -> Summary:
     """The summary of the run in a folder. Raises EvaluationError where something that is named is not there."""
     run = read_run(results)
-    expected = expected_of(run, benchmark)
     if against is None:
-        return summarise(run, expected, NOTHING)
+        return summarise(run, expected_of(run, benchmark), NOTHING)
     if against == PUBLISHED:
+        expected = expected_of(run, benchmark)
         return summarise(run, expected, against_published(run, expected))
-    return summarise(run, expected, against_run(run, read_run(Path(against)), expected))
+    other = read_run(Path(against))
+    expected = expected_of(run, benchmark, other)
+    return summarise(run, expected, against_run(run, other, expected))
 
 
 def _print(found: Summary, form: Format, *, subsets: bool) -> None:

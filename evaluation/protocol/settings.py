@@ -7,6 +7,7 @@ with another setting never finds the results of this one.
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from typing import Literal
 
 from evaluation.protocol.rules import AUTHORS_FIRST_STAGE, AUTHORS_MAX_INPUT_TOKENS, AUTHORS_TOP_K, Protocol
@@ -65,7 +66,8 @@ class FirstStage:
 class Settings:
     """One configuration, whose scores are comparable. Fields of the other task keep their defaults.
 
-    `instructions` is the digest of the per-task instructions. `dimensions` is the width of the vectors, 0 for a
+    `mteb` is its installed version: its tasks, prompts and scores change with it. `instructions` is the digest of the
+    per-task instructions beside mteb's prompts. `dimensions` is the width of the vectors, 0 for a
     reranker. `float_queries` leaves queries float32 where documents are not; `rescore` is how many of a query's best
     documents are scored again with float32 vectors, 0 for none: see service/rescoring.py.
     """
@@ -79,6 +81,7 @@ class Settings:
     rescore: int = 0
     score_type: ScoreType = "probability"
     first_stage: FirstStage | None = None
+    mteb: str = field(default_factory=lambda: version("mteb"))
 
     @property
     def key(self) -> str:

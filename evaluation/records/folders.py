@@ -55,6 +55,11 @@ class Folders:
         )
 
 
+def results_beside(predictions: Path) -> Path:
+    """The results of the run whose predictions are in this folder."""
+    return predictions.parents[2] / "results" / predictions.parent.name / predictions.name
+
+
 def replace_text(path: Path, text: str) -> None:
     """Whoever reads meanwhile, or after a kill, finds the old text whole or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -44,9 +44,9 @@ class RowFile:
         for name, value in values.items():
             rows[name] = value
         with self._path.open("ab") as file:
+            first = file.tell() // self._dtype.itemsize
             file.write(rows.tobytes())
-        for digest in digests:
-            self._places[digest] = len(self._places)
+        self._places.update((digest, first + number) for number, digest in enumerate(digests))
 
     def read(self, digests: Sequence[bytes]) -> Rows:
         """One row for each digest, in their order. Raises KeyError where one was never written.

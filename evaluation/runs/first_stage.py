@@ -9,6 +9,7 @@ from mteb.abstasks.retrieval import AbsTaskRetrieval
 
 from evaluation.errors import EvaluationError
 from evaluation.protocol.settings import FirstStage
+from evaluation.records.folders import results_beside
 
 _SUFFIX = "_predictions.json"
 
@@ -53,8 +54,17 @@ def split_by_candidates(tasks: Iterable[AbsTask], predictions: Path) -> tuple[li
 def take_candidates(task: AbsTask, predictions: Path, *, top_k: int) -> None:
     """Make the task one of reranking the first stage's best `top_k`; its data is loaded for it.
 
-    Raises EvaluationError for a task that has no candidates by its nature.
+    Raises EvaluationError for a task that has no candidates by its nature, or has candidates of other data.
     """
+    _check_same_data(task, predictions)
     if not isinstance(task, AbsTaskRetrieval):
         raise EvaluationError(f"{task.metadata.name} is {task.metadata.type}: there is nothing to rerank")
     task.convert_to_reranking(predictions, top_k=top_k)
+
+
+def _check_same_data(task: AbsTask, predictions: Path) -> None:
+    result = results_beside(predictions) / f"{task.metadata.name}.json"
+    if result.exists() and json.loads(result.read_text("utf-8"))["dataset_revision"] != task.metadata.revision:
+        raise EvaluationError(
+            f"{task.metadata.name} has other data than its candidates in {predictions}: embed it again"
+        )

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import mteb
 from mteb.abstasks.abstask import AbsTask
@@ -83,7 +84,9 @@ def run_tasks(
 def _run_task(model: Model, task: AbsTask, card: TaskCard, prepare: Prepare, results: list[TaskResult]) -> TaskCard:
     had_data = task.data_loaded
     try:
-        if _is_to_do(task, model.session):
+        model.session.tally.take()
+        if _is_to_do(task, model.session.run_folders):
+            _clear_unfinished(task, model.session.run_folders)
             prepare(task)
         results += _evaluate(model, task)
     except (Qwen3Error, EvaluationError):
@@ -104,16 +107,19 @@ def _failed(card: TaskCard, error: Exception) -> TaskCard:
     return replace(card, failure=f"{type(error).__name__}: {error}")
 
 
-def _is_to_do(task: AbsTask, session: Session) -> bool:
-    """Whether any of it is. If it was not finished, or with other data, what may be torn or lacks counts is gone."""
-    session.tally.take()
-    folders = session.run_folders
-    if _is_finished(task.metadata, folders):
-        return bool(TaskResult.from_disk(folders.result(task.metadata.name)).get_missing_evaluations(task))
+def _is_to_do(task: AbsTask, folders: RunFolders) -> bool:
+    """Whether any of it is: it was not finished, or with other splits and subsets."""
+    if not _is_finished(task.metadata, folders):
+        return True
+    return bool(TaskResult.from_disk(folders.result(task.metadata.name)).get_missing_evaluations(task))
+
+
+def _clear_unfinished(task: AbsTask, folders: RunFolders) -> None:
+    """Remove what may be torn, is of other data, or lacks counts."""
     for part in (task, *parts_of(task)):
-        if not _is_finished(part.metadata, folders):
-            _remove(part.metadata.name, folders)
-    return True
+        name = part.metadata.name
+        if not (_is_finished(part.metadata, folders) and _is_whole(folders.prediction(name))):
+            _remove(name, folders)
 
 
 def _remove(task: str, folders: RunFolders) -> None:
@@ -132,6 +138,17 @@ def _is_finished(task: TaskMetadata, folders: RunFolders) -> bool:
     return bool(result["dataset_revision"] == task.revision)
 
 
+def _is_whole(prediction: Path) -> bool:
+    """Or not there; mteb writes it anew when splits or subsets are added."""
+    try:
+        json.loads(prediction.read_bytes())
+    except FileNotFoundError:
+        return True
+    except ValueError:
+        return False
+    return True
+
+
 def _evaluate(model: Model, task: AbsTask) -> list[TaskResult]:
     """To results that are there, mteb adds those it lacks, of other splits and subsets."""
     predictions = model.session.run_folders.predictions
@@ -143,6 +160,7 @@ def _evaluate(model: Model, task: AbsTask) -> list[TaskResult]:
         encode_kwargs={"batch_size": _BATCH_TEXTS, "show_progress_bar": False},
         show_progress_bar=False,
         co2_tracker=False,
+        public_only=False,  # a private task whose data cannot be had fails as any other does
     ).task_results
 
 

@@ -14,7 +14,7 @@ from evaluation.protocol.rules import AUTHORS_TOP_K, sendable
 from evaluation.protocol.settings import Settings
 from evaluation.records.counting import READ_FIELDS, Counts, Tally
 from evaluation.records.rows import RowFile, RowStore, digest_of
-from evaluation.service.served import check_unchanged
+from evaluation.service.served import check_revision
 from qwen3_client import Client, InvalidRequestError, RerankHit
 
 CALL_PAIRS = AUTHORS_TOP_K  # documents of one call, which share its query: that is then computed once
@@ -56,12 +56,12 @@ class Scorer:
         """(n,) float32 of n pairs, which are read as they are needed. `instruction` None is the model's default."""
         file = self._store.file(task, self._settings.score_type, _FIELDS)
         questions = _Questions(self._settings, instruction)
-        fresh, began = Counts(), time.monotonic()
+        fresh, began, under_way = Counts(), time.monotonic(), set[bytes]()
         with self._bars.counting(f"{task}: pairs", num_pairs) as done:
-            calls = _calls(questions.asked(pairs, done), file)
+            calls = _calls(questions.asked(pairs, done), file, under_way)
             for call, hits in _in_order(lambda call: self._ask(call, instruction), calls, self._concurrency):
-                check_unchanged(self._client, self._settings.served)  # an answer does not name its revision
                 _append(file, list(call.documents), hits)
+                under_way.difference_update(call.documents)
                 num_tokens = sum(hit.token_count for hit in hits or ())
                 fresh += Counts(num_sent_texts=len(call.documents), num_sent_tokens=num_tokens)
         seconds = time.monotonic() - began if fresh.num_sent_texts else 0.0
@@ -73,7 +73,7 @@ class Scorer:
     def _ask(self, call: _Call, instruction: str | None) -> list[RerankHit] | None:
         """None where the query leaves no room for a document."""
         try:
-            return self._client.rerank(
+            hits = self._client.rerank(
                 call.query,
                 call.documents.values(),
                 model=self._settings.served.model,
@@ -86,6 +86,8 @@ class Scorer:
             if [field for field, _ in error.field_violations] != ["query"]:
                 raise
             return None
+        check_revision(self._settings.served, hits[0].model_revision)
+        return hits
 
 
 class _Questions:
@@ -109,12 +111,16 @@ class _Questions:
             done(1)
 
 
-def _calls(questions: Iterable[tuple[bytes, Pair]], file: RowFile) -> Iterator[_Call]:
-    """Those that have no answer on disk, as long as the query stays the same in one call of up to CALL_PAIRS."""
+def _calls(questions: Iterable[tuple[bytes, Pair]], file: RowFile, under_way: set[bytes]) -> Iterator[_Call]:
+    """Those that have no answer on disk, and none to come; what is asked is `under_way` until it is taken out.
+
+    A call has one query, and up to CALL_PAIRS documents.
+    """
     call = _Call(query="", documents={})
     for digest, pair in questions:
-        if digest in file:
+        if digest in file or digest in under_way:
             continue
+        under_way.add(digest)
         if pair.query != call.query or len(call.documents) == CALL_PAIRS:
             if call.documents:
                 yield call

@@ -15,13 +15,8 @@ def find_model(client: Client, model: str, task: str) -> ModelInfo:
     raise EvaluationError(f"no {task} model {model!r} is served; there is: {names}")
 
 
-def check_unchanged(client: Client, served: Served) -> None:
-    """Raises EvaluationError if calls go to another revision by now: scores of two would be mixed."""
-    check_revision(served, find_model(client, served.model, served.task).revision)
-
-
 def check_revision(served: Served, found: str) -> None:
-    """Likewise, of the revision that an answer names."""
+    """Raises EvaluationError where an answer names another revision: scores of two would be mixed."""
     if found != served.revision:
         raise EvaluationError(
             f"{served.model} was at revision {served.revision} when the run began and is at {found} now: run again"

@@ -21,11 +21,12 @@ class Expected:
     tasks: tuple[TaskFacts, ...]
 
 
-def expected_of(run: RunResults, benchmark: str | None) -> Expected:
+def expected_of(run: RunResults, benchmark: str | None, other: RunResults | None = None) -> Expected:
     """Those of the benchmark that is named, else of the one that was run, else those that were asked for.
 
-    Where there is no card either, they are those that are found, of which none can be missing: `described` says so.
-    Raises EvaluationError for a benchmark that mteb does not know.
+    The last are those of the `other` run too, which this one is compared with. Where there is no card either, they are
+    those that are found, of which none can be missing: `described` says so. Raises EvaluationError for a benchmark
+    that mteb does not know.
     """
     name = benchmark or _benchmark_of(run.cards)
     if name:
@@ -33,10 +34,12 @@ def expected_of(run: RunResults, benchmark: str | None) -> Expected:
         num_others = len(run.tasks.keys() - {task.name for task in tasks})
         described = f"{name}; {num_others} other tasks are left out" if num_others else name
         return Expected(benchmark=name, described=described, tasks=tasks)
+    cards = [*(other.cards if other else ()), *run.cards]
     if run.cards:
-        asked = {entry.task.name: entry.task for card in run.cards for entry in card.tasks}
+        asked = {entry.task.name: entry.task for card in cards for entry in card.tasks}
         return Expected(benchmark=None, described="the tasks that were asked for", tasks=tuple(asked.values()))
-    found = tuple(_of_result(task) for task in run.tasks.values())
+    results = {**(other.tasks if other else {}), **run.tasks}
+    found = tuple(map(_of_result, results.values()))
     return Expected(benchmark=None, described="the tasks found; whether more belong to them is not known", tasks=found)
 
 

@@ -3,7 +3,7 @@
 1. A pass is one service, with instructions or without: its texts are computed once, as float32 of the model's width.
 2. A row is a width, an encoding and perhaps rescoring. Its vectors are derived from the pass's, and proved: derived.py.
 3. Rows are runs like others, with settings, results and cards of their own, so a sweep that was killed goes on.
-4. A pass's vectors stay on disk until its last row is finished.
+4. A pass's vectors stay on disk until its last row is finished, and none has failed.
 """
 
 import shutil
@@ -109,7 +109,8 @@ class _Pass:
     def run(self) -> list[SweepRow]:
         with alone_in(self._folder):
             runs = [(choice, self._run(choice)) for choice in map(self._in_full, self._sweep.choices)]
-            shutil.rmtree(self._folder)
+            if not any(run.failed for _, run in runs):
+                shutil.rmtree(self._folder)
         counts = reduce(add, (run.card.counts for _, run in runs), Counts())
         return [self._row(choice, run, counts.tokens_per_s) for choice, run in runs]
 

@@ -39,10 +39,15 @@ class _Texts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Part:
-    """One split of one subset. `num_candidates` of each query where the task has its own, for reranking."""
+    """One split of one subset.
+
+    Where the task has candidates of its own, for reranking, there are `num_candidates` of each of `num_rankings`
+    queries, which may be alike.
+    """
 
     sides: Mapping[str, _Texts]
     num_candidates: float | None = None
+    num_rankings: float | None = None
 
 
 def embedding_size(task: AbsTask, instruction: PlannedInstruction) -> Size | None:
@@ -59,12 +64,18 @@ def embedding_size(task: AbsTask, instruction: PlannedInstruction) -> Size | Non
 
 
 def pairs_size(task: AbsTask, instruction: PlannedInstruction, *, top_k: int) -> Size | None:
-    """Of the `top_k` documents of every query, each with its prompt; None where mteb does not know."""
+    """Of the `top_k` documents of every query, each with its prompt; None where mteb does not know.
+
+    Pairs that are alike are sent once; how many are is not known, so there are at most so many.
+    """
     per_token = _characters_per_token(task)
     template = (_RERANK_TEMPLATE_CHARACTERS + len(instruction.query or "")) / _CHARACTERS_PER_TOKEN
     return _sum(
         _size(
-            round(part.sides["queries"].num_texts * min(top_k, part.num_candidates or documents.num_texts)),
+            round(
+                (part.num_rankings or part.sides["queries"].num_texts)
+                * min(top_k, part.num_candidates or documents.num_texts)
+            ),
             (part.sides["queries"].mean_characters + documents.mean_characters) / per_token + template,
         )
         for part in _parts(task, shared=False)
@@ -111,7 +122,11 @@ def _described(stats: Mapping[str, Any]) -> _Part:
         for name, side in sides.items()
         if isinstance(side, dict) and "average_text_length" in side
     }
-    return _Part(sides=texts, num_candidates=(sides.get("top_ranked") or {}).get("average_top_ranked_per_query"))
+    ranked = sides.get("top_ranked")
+    if not ranked:
+        return _Part(sides=texts)
+    per_query = ranked["average_top_ranked_per_query"]
+    return _Part(sides=texts, num_candidates=per_query, num_rankings=ranked["num_top_ranked"] / per_query)
 
 
 def _loaded(task: AbsTaskRetrieval) -> Iterator[_Part]:

@@ -18,6 +18,7 @@ from evaluation.errors import EvaluationError
 from evaluation.protocol.instructions import Instructions
 from evaluation.protocol.settings import Served, Settings
 from evaluation.records.folders import Folders
+from evaluation.records.rows import RowStore
 from evaluation.runs.first_stage import find_predictions, first_stage, take_candidates
 from evaluation.runs.running import run_tasks
 from evaluation.service.cross_encoder import CrossEncoder
@@ -162,6 +163,18 @@ def test_a_reranking_run_that_broke_off_asks_for_the_rest_only_and_scores_the_sa
     assert CALL_PAIRS < TOP_K
 
 
+def test_a_pair_that_comes_again_is_sent_once_also_while_its_answer_is_under_way(session):
+    found = session("rerank")
+    pairs = [Pair("query", f"document {number}") for number in [*range(150), *range(150)]]
+    for store in (found.store, RowStore(found.run_folders.rows)):  # as another run finds it
+        scorer = Scorer(found.client, found.settings, store, found.tally, found.bars, concurrency=8)
+        scores = scorer.scores(iter(pairs), None, task=TASK, num_pairs=len(pairs))
+        assert scores[:150].tolist() == scores[150:].tolist()
+        assert len(set(scores[:150].tolist())) > 1
+    read = found.tally.take()
+    assert (read.num_texts, read.num_sent_texts) == (600, 150)
+
+
 def test_a_query_that_leaves_no_room_for_documents_is_counted_and_the_others_are_scored(session):
     found = session("rerank")
     scorer = Scorer(found.client, found.settings, found.store, found.tally, found.bars, concurrency=2)
@@ -182,15 +195,14 @@ def test_what_is_wrong_with_a_call_itself_ends_the_run(session):
         scorer.scores([Pair("query", "document")], None, task=TASK, num_pairs=1)
 
 
-def test_a_text_of_more_bytes_than_the_service_takes_is_sent_as_far_as_the_model_looks(session):
+def test_of_a_text_with_more_bytes_than_the_service_takes_the_first_are_sent(session):
     found = session()
-    embedder = Embedder(found.client, found.settings, found.store, found.tally, found.bars)
+    short = replace(found.settings, served=replace(found.settings.served, max_input_tokens=64))
     lines = "one line\n" * (MAX_TEXT_BYTES // 8)
-    (vector,) = embedder.vectors([lines], None, task=TASK)
-    (same,) = embedder.vectors([lines[: found.settings.max_text_bytes]], None, task=TASK)
-    assert vector.tolist() == same.tolist()
-    read = found.tally.take()
-    assert (read.num_truncated, read.num_sent_texts) == (2, 1)
+    embedder = Embedder(found.client, short, found.store, found.tally, found.bars)
+    vectors = embedder.vectors([lines], None, task=TASK)
+    first = found.client.embed([lines[: short.max_text_bytes]]).vectors
+    assert vectors == pytest.approx(first, abs=1e-6)
 
 
 def test_what_is_finished_is_not_run_again_and_other_settings_are(session, folder):

@@ -181,6 +181,8 @@ def test_other_data_under_the_same_name_is_evaluated_anew(results, service, fold
     lines = (folder / "qrels.tsv").read_text().splitlines()
     (changed / "qrels.tsv").write_text("\n".join([lines[0], *(line for line in lines[1:] if line.endswith("2"))]))
     before = scores(results, "embedding")["ndcg_at_10"]
+    with pytest.raises(AssertionError, match="small-set has other data than its candidates"):
+        evaluate("rerank", service.address, changed, results, "--from", str(predictions(results, "embedding")))
     evaluate("mteb", service.address, changed, results)
     assert scores(results, "embedding")["ndcg_at_10"] != before
     evaluate("mteb", service.address, folder, results)

@@ -6,6 +6,7 @@ import pytest
 
 from evaluation.protocol.rules import Protocol
 from evaluation.protocol.settings import RERANK_TEMPLATE, FirstStage, Served, Settings
+from gateway.config import GatewaySettings
 
 BASE = Settings(
     served=Served(
@@ -43,6 +44,7 @@ OTHERS = {
     "first_stage.model": "Qwen/Qwen3-Embedding-8B",
     "first_stage.run": "97b0c614be4d-ba9876543210",
     "first_stage.top_k": 200,
+    "mteb": "2.0.0",
 }
 
 
@@ -84,6 +86,11 @@ def test_the_same_settings_are_the_same_key():
 
 def test_the_folders_name_tells_the_models_revision():
     assert BASE.run_revision == f"c54f2e6e80b2-{BASE.key}"
+
+
+def test_of_no_text_is_more_sent_than_the_gateway_takes():
+    longest = changed(BASE, "served.max_input_tokens", 32768)
+    assert BASE.max_text_bytes < longest.max_text_bytes <= GatewaySettings.model_fields["max_text_bytes"].default
 
 
 def test_what_is_not_as_the_authors_have_it_is_named():

@@ -15,10 +15,16 @@ ENDED = TaskCard(
     task=TaskFacts.of(mteb.get_task("SciFact")),
     instruction=PlannedInstruction(query="Find a | b\nof it", document=None, source="mteb's list"),
     counts=Counts(
-        num_texts=1000, num_tokens=50_000, num_truncated=3, num_placeholders=2, num_sent_texts=900, seconds=20.0,
+        num_texts=1000,
+        num_tokens=50_000,
+        num_truncated=3,
+        num_placeholders=2,
+        num_refused=4,
+        num_sent_texts=900,
         num_sent_tokens=40_000,
+        seconds=20.0,
     ),
-)  # fmt: skip
+)
 FAILED = TaskCard(
     task=TaskFacts.of(mteb.get_task("STS17", hf_subsets=["en-de", "en-en"])),
     instruction=PlannedInstruction(query="Similar", document="Similar", source="protocol of STS"),
@@ -57,6 +63,7 @@ def test_the_markdown_says_what_the_scores_were_made_with():
         "| tokens | 50,000 |",
         "| truncated texts | 3 |",
         "| empty texts, sent as the placeholder | 2 |",
+        "| refused pairs, whose query leaves no room for a document: scored 0 | 4 |",
         "| texts that were sent | 900 (others had been sent already, now or before a kill) |",
         "| tokens/s | 2,000 |",
         "| served.dtype | bfloat16 |",

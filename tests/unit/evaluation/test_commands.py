@@ -109,7 +109,7 @@ def test_a_reranker_takes_the_tasks_that_have_candidates_and_names_the_others(tm
     for task in ("SciFact", "AskUbuntuDupQuestions"):
         (predictions / f"{task}_predictions.json").write_text("{}")
     lines = command(*NOBODY, "rerank", "--from", tmp_path, "--dry-run").stdout.splitlines()
-    assert lines[-1].startswith(f"2 tasks: {360 * 20 + 300 * 100:,} pairs")
+    assert lines[-1].startswith(f"2 tasks: {361 * 20 + 300 * 100:,} pairs")
     few = command(*NOBODY, "rerank", "--from", predictions, "--tasks", "SciFact,STS12", "--dry-run", "--top-k", 5)
     assert few.stdout.splitlines()[-2].startswith("1 tasks: 1,500 pairs")
     assert few.stdout.splitlines()[-1] == f"left out, with no candidates in {predictions}: STS12"

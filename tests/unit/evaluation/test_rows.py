@@ -54,13 +54,25 @@ def test_rows_read_stay_while_more_are_written(tmp_path):
     assert row["num_tokens"].tolist() == [1]
 
 
-def test_two_runs_at_once_do_not_get_each_other_s_rows(tmp_path):
+def test_rows_that_another_process_added_are_not_taken_for_ones_own(tmp_path):
     mine, theirs = (RowFile(tmp_path / "x.rows", FIELDS) for _ in range(2))
     theirs.append([A], vector=np.zeros((1, 3)), num_tokens=[1])
     mine.append([B], vector=np.zeros((1, 3)), num_tokens=[2])
+    assert mine.read([B])["num_tokens"].tolist() == [2]
+
+
+def test_a_file_that_was_changed_meanwhile_is_not_read(tmp_path):
+    file = written(tmp_path / "x.rows", [A, B], [1, 2])
+    content = (tmp_path / "x.rows").read_bytes()
+    (tmp_path / "x.rows").write_bytes(content[len(content) // 2 :] * 2)
     with pytest.raises(EvaluationError, match=r"x\.rows is written by another run"):
-        mine.read([B])
-    assert RowFile(tmp_path / "x.rows", FIELDS).read([A, B])["num_tokens"].tolist() == [1, 2]
+        file.read([A])
+
+
+def test_a_row_that_is_written_again_counts(tmp_path):
+    file = written(tmp_path / "x.rows", [A, B, A], [1, 2, 3])
+    for found in (file, RowFile(tmp_path / "x.rows", FIELDS)):
+        assert found.read([A, B])["num_tokens"].tolist() == [3, 2]
 
 
 def test_digests_tell_apart_what_is_different():

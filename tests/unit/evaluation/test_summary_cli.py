@@ -90,6 +90,13 @@ def test_the_gate_does_not_let_a_missing_task_through(results, earlier):
     assert done.stderr == "qwen3-eval: no score for SciFact\n"
 
 
+def test_the_gate_does_not_let_a_task_through_that_only_the_other_run_has(tasks, earlier, tmp_path):
+    results = write_results(tmp_path / "fewer", tasks[:1], scores={"NFCorpus": 0.36})
+    write_card_of(tmp_path / "fewer", tasks[:1])
+    done = summary(results, "--against", earlier, "--max-drop", "50")
+    assert (done.exit_code, done.stderr) == (1, "qwen3-eval: no score for SciFact\n")
+
+
 def test_a_gate_against_nothing_is_refused(results):
     done = summary(results, "--max-drop", "0.5")
     assert done.exit_code == 2
