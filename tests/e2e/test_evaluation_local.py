@@ -251,7 +251,7 @@ def test_a_killed_run_goes_on_and_asks_for_nothing_it_has(tmp_path):
     num_texts = len({document_text(document) for document in data.corpus}) + len(data.queries)
     with (
         redis_server(embedded_binary()) as url,
-        StallingWorker(url, "echo", num_first=100) as echo,
+        StallingWorker(url, "echo", num_first=400) as echo,
         gateway(url) as (_, address),
     ):
         num_rows = rows_of_a_killed_run(echo, command(address, folder, tmp_path / "killed"), tmp_path / "killed")
@@ -275,6 +275,7 @@ def rows_of_a_killed_run(echo: StallingWorker, arguments: Sequence[str], output:
     """How many vectors are on disk when it dies."""
     with subprocess.Popen([sys.executable, "-m", "evaluation", *arguments]) as process:
         try:
+            eventually(lambda: process.poll() is not None or (output / "runs").exists())  # libraries take seconds
             eventually(lambda: process.poll() is not None or (echo.has_stalled.is_set() and num_rows(output) >= 64))
             assert process.poll() is None
         finally:
