@@ -1,20 +1,17 @@
 """The gateway's settings."""
 
-from typing import Literal, Self
+from collections import Counter
+from typing import Annotated, Literal, Self
 
-from pydantic import (
-    Field,
-    FilePath,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-    SecretStr,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, FilePath, PositiveInt, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from runtime.settings import CommaSeparated, HttpUrl, ListenAddress, LogLevel, Settings, is_loopback
+
+MAX_INT32 = 2**31 - 1  # what gRPC takes
+MAX_S = 1_000_000  # gRPC takes MAX_INT32 ms, and is given the sum of two settings
+
+Seconds = Annotated[float, Field(ge=0.001, le=MAX_S)]
 
 
 class GatewaySettings(Settings):
@@ -58,10 +55,12 @@ class GatewaySettings(Settings):
         [], description="MODEL,... that must be served before the gateway says that it is ready; it listens before"
     )
     cache: CommaSeparated[list[str]] = Field(
-        [], description="MODEL,... whose answers are kept, and whose equal texts in flight are computed once; * is all"
+        [],
+        description="MODEL,... whose answers are kept, and whose equal texts in flight are computed once; * is all; "
+        "without it the other settings of the cache do nothing",
     )
-    cache_ttl_s: PositiveFloat = Field(3600.0, description="seconds that an answer is kept")
-    cache_max_mib: PositiveInt = Field(256, description="most MiB of answers kept in Redis, for each model")
+    cache_ttl_s: float = Field(3600.0, ge=0.001, le=MAX_INT32, description="seconds that an answer is kept")
+    cache_max_mib: PositiveInt = Field(256, description="most MiB of answers kept in Redis, of each revision")
     cache_scope: Literal["tenant", "all"] = Field(
         "tenant", description="all: tenants are answered from each other's texts, which lets them learn what others ask"
     )
@@ -69,33 +68,36 @@ class GatewaySettings(Settings):
     max_embed_inputs: PositiveInt = Field(256, description="most texts in one Embed call, or in a chunk of EmbedStream")
     max_rerank_documents: PositiveInt = Field(1000, description="most documents in one Rerank call")
     max_text_bytes: PositiveInt = Field(1_048_576, description="most bytes of one text, whatever truncation says")
-    max_request_bytes: PositiveInt = Field(33_554_432, description="most bytes of one message")
+    max_request_bytes: PositiveInt = Field(33_554_432, le=MAX_INT32, description="most bytes of one message")
     max_request_tokens: PositiveInt = Field(
         1_000_000, description="most tokens of one call, or of a chunk of EmbedStream"
     )
     max_stream_chunks: PositiveInt = Field(16, description="most chunks of one EmbedStream in flight; more wait unread")
-    stream_chunk_timeout_s: PositiveFloat = Field(
+    stream_chunk_timeout_s: Seconds = Field(
         300.0, description="deadline, s, of each chunk of a stream, from when it was read"
     )
     max_calls_in_flight: PositiveInt = Field(20_000, description="most calls at once; more are sent elsewhere")
     max_concurrent_streams: PositiveInt = Field(
-        20_000, description="most calls at once on one connection; the client's library makes more wait"
+        20_000, le=MAX_INT32, description="most calls at once on one connection; the client's library makes more wait"
     )
-    max_connection_age_s: PositiveFloat | None = Field(
+    max_connection_age_s: Seconds | None = Field(
         None, description="seconds after which a connection is closed in order, so that clients spread anew"
     )
-    default_timeout_s: PositiveFloat = Field(
+    default_timeout_s: Seconds = Field(
         30.0, description="deadline, s, of a call whose client sets none, and of every call's first message"
     )
-    lame_duck_s: NonNegativeFloat = Field(
-        0.5, description="seconds that new calls are served after SIGTERM, while health says NOT_SERVING"
+    lame_duck_s: float = Field(
+        0.5,
+        ge=0,
+        le=MAX_S,
+        description="seconds that new calls are served after SIGTERM, while health says NOT_SERVING",
     )
-    drain_grace_s: PositiveFloat = Field(30.0, description="seconds that calls in flight then get")
+    drain_grace_s: Seconds = Field(30.0, description="seconds that calls in flight then get")
 
     max_queue_tokens: PositiveInt = Field(4_000_000, description="most tokens that wait or run in one model's queue")
     max_queue_jobs: PositiveInt = Field(50_000, description="most jobs that wait or run in one model's queue")
     bulk_share: float = Field(0.8, gt=0, le=1, description="share of the queue's limits that bulk work may fill")
-    max_wait_s: PositiveFloat = Field(
+    max_wait_s: Seconds = Field(
         10.0, description="seconds that interactive work may have to wait; what would wait longer is refused"
     )
     max_job_tokens: PositiveInt = Field(
@@ -134,4 +136,7 @@ class GatewaySettings(Settings):
         for queue in value:
             if queue.count("@") != 1:
                 raise ValueError(f"{queue!r} is not MODEL@REVISION")
+        for model, times in Counter(queue.partition("@")[0] for queue in value).items():
+            if times > 1:
+                raise ValueError(f"{model!r} is pinned more than once")
         return value

@@ -50,9 +50,9 @@ async def serve(settings: GatewaySettings, stopping: asyncio.Event, tracer: Trac
             return
         observers = [*_traces(tracer, settings), *monitoring.observers, CallLog()]
         parts = _parts(settings, redis, observers)
-        await parts.registry.refresh()  # before the kernel lets clients in, who would have to wait for it
-        await _serve_calls(settings, parts, security, monitoring, stopping)
-        parts.tokenization.close()
+        with contextlib.closing(parts.tokenization):
+            await parts.registry.refresh()  # before the kernel lets clients in, who would have to wait for it
+            await _serve_calls(settings, parts, security, monitoring, stopping)
 
 
 async def _serve_calls(
@@ -68,10 +68,10 @@ async def _serve_calls(
     )
     server, address = build_server(settings, parts, health, calls, security.credentials)
     beside = (parts.registry.run(), security.follow(), monitoring.run())
-    async with parts.producer, parts.quotas, _beside(*beside):
-        await server.start()
+    async with parts.producer, parts.quotas, _beside(*beside), _started(server, calls):
         monitoring.serves(parts.registry)
         await _announce(address, settings.await_models, parts.registry, stopping)
+        _tell_uncached(settings.cache, parts.registry)
         await stopping.wait()
         log.info("draining")
         monitoring.drains()
@@ -102,6 +102,16 @@ async def _beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
             task.cancel()
 
 
+@contextlib.asynccontextmanager
+async def _started(server: grpc.aio.Server, calls: CallInterceptor) -> AsyncIterator[None]:
+    """Take calls inside. Those in flight where something fails there are told to go elsewhere."""
+    await server.start()
+    try:
+        yield
+    finally:
+        await _stop(server, calls, grace_s=0)
+
+
 async def _drain(
     server: grpc.aio.Server, health: HealthService, calls: CallInterceptor, settings: GatewaySettings
 ) -> None:
@@ -116,9 +126,13 @@ async def _drain(
     """
     health.drain()
     await asyncio.sleep(settings.lame_duck_s)
+    await _stop(server, calls, grace_s=settings.drain_grace_s)
+
+
+async def _stop(server: grpc.aio.Server, calls: CallInterceptor, *, grace_s: float) -> None:
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(server.stop(settings.drain_grace_s + LAST_WORDS_S))
-        tasks.create_task(calls.drain(settings.drain_grace_s))
+        tasks.create_task(server.stop(grace_s + LAST_WORDS_S))
+        tasks.create_task(calls.drain(grace_s))
 
 
 @contextlib.asynccontextmanager
@@ -157,6 +171,12 @@ async def _announce(address: str, models: Iterable[str], registry: Registry, sto
             say_ready(address)
             return
         await update.wait()
+
+
+def _tell_uncached(names: Iterable[str], registry: Registry) -> None:
+    """A worker may come later; a typing error stays."""
+    if unserved := sorted({*names} - {"*"} - registry.catalog.models.keys()):
+        log.warning("cache is for models that nobody serves", models=unserved)
 
 
 def _traces(tracer: Tracer | None, settings: GatewaySettings) -> Iterator[CallObserver]:

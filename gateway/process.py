@@ -1,11 +1,10 @@
-"""`python -m gateway.process DECIDED FLAGS...`: one of several gateway processes, which its parent starts.
+"""`python -m gateway.process FLAGS...`: one of several gateway processes, which its parent starts.
 
 It reads the settings for itself, so that a restart takes changed ones into use, but for those that the parent has
-decided for all: the addresses, and how many share them.
+decided for all, which are its last flags.
 """
 
 import asyncio
-import json
 import os
 import signal
 import sys
@@ -28,8 +27,7 @@ log = structlog.get_logger()
 
 
 def main() -> None:
-    decided, *arguments = sys.argv[1:]
-    settings = GatewaySettings.from_command_line(arguments).model_copy(update=json.loads(decided))
+    settings = GatewaySettings.from_command_line()
     configure_logging(settings.log_level, process="gateway", pid=str(os.getpid()))
     sys.exit(run(settings))
 

@@ -3,13 +3,13 @@
 1. The parent, which never speaks gRPC, reserves the address, so that port 0 is chosen once and nobody else takes it.
 2. It starts the processes side by side. Each listens for itself, and the kernel spreads connections over them.
 3. Once all are ready, it says so. One that dies is started again.
-4. When asked to, it replaces them one by one: the new one is ready before the old one is told to drain.
+4. When asked to, it replaces them one by one: the new one is ready before the old one is told to drain. Where it does
+   not become ready, the old one stays.
 5. At the end all drain at once. Should the parent be killed, the kernel tells its children to drain.
 """
 
 import asyncio
 import contextlib
-import json
 import os
 import socket
 import sys
@@ -29,6 +29,7 @@ from runtime.metrics import SHARED_FOLDER
 from runtime.restarts import RestartPolicy
 
 STOP_MARGIN_S = 15.0  # beyond what a process gives itself
+READY_LIMIT_S = 120.0  # for one that replaces another
 
 log = structlog.get_logger()
 
@@ -51,7 +52,7 @@ async def serve_in_processes(
     """
     with _reserved_addresses(settings) as addresses, tempfile.TemporaryDirectory(prefix="qwen3-") as folder:
         plan = _Plan(
-            program=_program({**addresses, "processes": settings.processes}, arguments),
+            program=_program(settings, addresses, arguments),
             metrics_folder=folder,
             stop=requests.stop,
             stop_limit_s=settings.lame_duck_s + settings.drain_grace_s + STOP_MARGIN_S,
@@ -75,15 +76,15 @@ async def _keep(places: Sequence["_Place"], requests: Requests, announce: Callab
         while True:
             await requests.restart.wait()
             requests.restart.clear()
-            await _restart(places)
+            await _restart(places, again=requests.restart)
 
 
-async def _restart(places: Sequence["_Place"]) -> None:
+async def _restart(places: Sequence["_Place"], *, again: asyncio.Event) -> None:
     """One by one. A new process that does not come up ends it, and the old ones serve on."""
     log.info("restarting")
     try:
         for place in places:
-            await place.replace()
+            await place.replace(again)
     except ServiceError as error:
         log.error("not restarted", error=str(error))  # noqa: TRY400 - the traceback would only lead here
     else:
@@ -121,10 +122,18 @@ class _Place:
         self._serving = await self._start()
         await self._serving.until_ready()
 
-    async def replace(self) -> None:
-        """Start a successor, and once it is ready let the old one drain. Raises ServiceError where it does not come."""
+    async def replace(self, again: asyncio.Event) -> None:
+        """Start a successor, and once it is ready let the old one drain.
+
+        Raises ServiceError where it ends, takes too long, or is not ready when a restart is asked for `again`.
+        """
         successor = await self._start()
-        await successor.until_ready()
+        try:
+            await _until_ready(successor, again)
+        except ServiceError:
+            if not successor.has_exited:
+                await self._drain(successor)  # it listens, and may have calls
+            raise
         async with self._changing:
             old, self._serving = self._serving, successor
         await self._drain(old)
@@ -168,20 +177,45 @@ class _Place:
         return delay_s
 
 
-def _program(decided: Mapping[str, Any], arguments: Sequence[str]) -> Program:
-    command = (sys.executable, "-m", "gateway.process", json.dumps(decided), *arguments)
-    return Program(name="a gateway process", command=command)
+def _program(settings: GatewaySettings, addresses: Mapping[str, str], arguments: Sequence[str]) -> Program:
+    """What the parent goes by itself stays as it is, whatever the settings file says by now: the last flags win."""
+    decided = {
+        **addresses,
+        "processes": settings.processes,
+        "lame_duck_s": settings.lame_duck_s,
+        "drain_grace_s": settings.drain_grace_s,
+    }
+    flags = [f"{_flag(name)}={value}" for name, value in decided.items()]
+    return Program(name="a gateway process", command=(sys.executable, "-m", "gateway.process", *arguments, *flags))
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+async def _until_ready(child: Child, again: asyncio.Event) -> None:
+    """Raises ServiceError where the child is not ready in time, or before `again` is set."""
+    ready, asked = asyncio.create_task(child.until_ready()), asyncio.create_task(again.wait())
+    try:
+        await asyncio.wait([ready, asked], timeout=READY_LIMIT_S, return_when=asyncio.FIRST_COMPLETED)
+        if not ready.done():
+            why = "when it was to be replaced again" if again.is_set() else f"after {READY_LIMIT_S:.0f} s"
+            raise ServiceError(f"{child.name} was not ready {why}")
+        await ready
+    finally:
+        ready.cancel()
+        asked.cancel()
 
 
 @contextlib.contextmanager
 def _reserved_addresses(settings: GatewaySettings) -> Iterator[dict[str, str]]:
-    """By setting, with their ports chosen; nobody else can listen there inside."""
+    """By setting, with their ports chosen, and "" for the one that is not set; nobody else can listen there inside."""
     asked = {"listen": settings.listen, "http_listen": settings.http_listen}
     with contextlib.ExitStack() as stack:
-        found = {}
+        found = dict.fromkeys(asked, "")
         for name, address in asked.items():
             if address is not None:
-                holder = stack.enter_context(_hold(address, flag=f"--{name.replace('_', '-')}"))
+                holder = stack.enter_context(_hold(address, flag=_flag(name)))
                 found[name] = f"{address.rpartition(':')[0]}:{holder.getsockname()[1]}"
         yield found
 

@@ -63,9 +63,10 @@ def _options(settings: GatewaySettings) -> Sequence[tuple[str, Any]]:
 
 
 def _age_options(settings: GatewaySettings) -> Sequence[tuple[str, Any]]:
-    """An old connection takes no new calls; those it has get as long as any may take.
+    """An old connection takes no new calls; those it has get as long as any may take by our own settings.
 
     A stream, which may have begun when its connection was old, ends by itself when it is as old, and after its chunks.
+    A call whose client sets a later deadline is cut with its connection.
     """
     if settings.max_connection_age_s is None:
         return []

@@ -37,6 +37,7 @@ from qwen3_client.requests import (
     embed_request,
     health_request,
     known_request_id,
+    known_timeout_s,
     list_of_texts,
     next_page,
     refuse_single_text,
@@ -88,7 +89,7 @@ class AsyncClient:
         check_token_is_safe(
             target, has_token=token is not None, is_encrypted=tls is not None, may_be_plain=allow_plaintext_token
         )
-        self._timeout_s = timeout_s
+        self._timeout_s = known_timeout_s(timeout_s)
         self._token = token
         self._is_closed = False
         self._channel = _channel(target, tls)
@@ -301,7 +302,7 @@ class AsyncClient:
         return tuple(headers)
 
     def _timeout(self, timeout_s: float | None) -> float:
-        return self._timeout_s if timeout_s is None else timeout_s
+        return self._timeout_s if timeout_s is None else known_timeout_s(timeout_s)
 
 
 def _channel(target: str, tls: Tls | None) -> grpc.aio.Channel:

@@ -16,6 +16,10 @@ ENCODINGS: Mapping[str, embedding_pb2.VectorEncoding.ValueType] = {
     "float16": embedding_pb2.VECTOR_ENCODING_FLOAT16,
     "int8": embedding_pb2.VECTOR_ENCODING_INT8,
     "binary": embedding_pb2.VECTOR_ENCODING_BINARY,
+}
+# What a model may have beside these: numbers that a reader without bytes can take, which here are never asked for.
+MODEL_ENCODINGS: Mapping[str, embedding_pb2.VectorEncoding.ValueType] = {
+    **ENCODINGS,
     "float_list": embedding_pb2.VECTOR_ENCODING_FLOAT_LIST,
 }
 INPUT_TYPES: Mapping[str | None, embedding_pb2.InputType.ValueType] = {

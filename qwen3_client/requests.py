@@ -26,6 +26,7 @@ from qwen3_client.options import (
 )
 
 MAX_CALLS_IN_FLIGHT = 4  # of one method call whose texts need several
+_MAX_TIMEOUT_S = 1e8  # three years: beyond, clocks overflow
 _REQUEST_ID = re.compile(r"[\x20-\x7e]{1,128}")
 
 _Request = TypeVar("_Request")
@@ -81,6 +82,13 @@ def known_request_id(request_id: str) -> str:
     if request_id and not _REQUEST_ID.fullmatch(request_id):
         raise ValueError("request_id must be at most 128 printable ASCII characters")
     return request_id or secrets.token_hex(16)
+
+
+def known_timeout_s(timeout_s: float) -> float:
+    """The same, in s. Raises ValueError for one that no clock counts: infinity, or no number."""
+    if not timeout_s <= _MAX_TIMEOUT_S:
+        raise ValueError(f"timeout_s must be at most {_MAX_TIMEOUT_S:.0f} seconds, not {timeout_s}")
+    return timeout_s
 
 
 def embed_request(config: EmbedConfig, *, request_id: str) -> ToRequest[EmbedRequest]:

@@ -16,7 +16,7 @@ from qwen3.inference.v1.rerank_pb2 import RerankResponse, RerankResult
 from qwen3.inference.v1.tokenizer_pb2 import CountTokensResponse, TokenizeResponse
 from qwen3_client.batches import Batch
 from qwen3_client.errors import RevisionChangedError
-from qwen3_client.options import ENCODINGS, MODEL_STATES, MODEL_TASKS, word_of
+from qwen3_client.options import ENCODINGS, MODEL_ENCODINGS, MODEL_STATES, MODEL_TASKS, word_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -204,7 +204,7 @@ def decode_model(model: Model) -> ModelInfo:
         min_dimensions=model.min_dimensions,
         max_input_tokens=model.max_input_tokens,
         max_batch_inputs=model.max_batch_inputs,
-        encodings=tuple(word_of(encoding, ENCODINGS) for encoding in model.encodings),
+        encodings=tuple(word_of(encoding, MODEL_ENCODINGS) for encoding in model.encodings),
         default_instruction=model.default_instruction,
         default_for_task=model.default_for_task,
     )
@@ -221,14 +221,9 @@ def _unpack(dtype: str) -> Callable[[Sequence[Embedding]], NDArray[Any]]:
     return decode
 
 
-def _float_lists(embeddings: Sequence[Embedding]) -> NDArray[Any]:
-    return np.array([embedding.values for embedding in embeddings], dtype=np.float32)
-
-
 _DECODERS: dict[VectorEncoding.ValueType, Callable[[Sequence[Embedding]], NDArray[Any]]] = {
     ENCODINGS["float32"]: _unpack("<f4"),
     ENCODINGS["float16"]: _unpack("<f2"),
     ENCODINGS["int8"]: _unpack("i1"),
     ENCODINGS["binary"]: _unpack("u1"),
-    ENCODINGS["float_list"]: _float_lists,
 }

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from socketserver import ThreadingMixIn
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -72,8 +72,6 @@ def watching_port(address: str | None, watched: Watched, *, reuse_port: bool = F
 
 
 class _Handler(WSGIRequestHandler):
-    timeout = REQUEST_LIMIT_S  # for a peer that connects and says nothing
-
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
         """Probes and scrapes come all the time."""
 
@@ -91,6 +89,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         self.server_name, self.server_port = host, port
         self.setup_environ()
         self.set_app(application)
+        self._open_since_s: dict[socket.socket, float] = {}
 
     @property
     def address(self) -> str:
@@ -103,6 +102,23 @@ class _Server(ThreadingMixIn, WSGIServer):
             self.socket.shutdown(socket.SHUT_RDWR)  # wakes the loop, which looks up twice a second otherwise
         self.shutdown()
         self.server_close()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, peer = super().get_request()
+        self._open_since_s[connection] = time.monotonic()
+        return connection, peer
+
+    def service_actions(self) -> None:
+        """Twice a second at least: who says nothing, or a byte now and then, would keep a thread for ever."""
+        oldest_s = time.monotonic() - REQUEST_LIMIT_S
+        for connection, since_s in self._open_since_s.copy().items():
+            if since_s < oldest_s:
+                with contextlib.suppress(OSError):  # it ends by itself at this moment
+                    connection.shutdown(socket.SHUT_RDWR)
+
+    def shutdown_request(self, request: Any) -> None:
+        super().shutdown_request(request)
+        self._open_since_s.pop(request, None)
 
     def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 - as the library calls it
         """Peers that hang up or say nothing are no news."""

@@ -73,7 +73,9 @@ class Settings(BaseSettings):
     A check's ValueError is told as it is: it names the settings by their flags, and no secret.
     """
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix=ENV_PREFIX, enable_decoding=False)
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix=ENV_PREFIX, enable_decoding=False, allow_inf_nan=False
+    )
 
     config: Path | None = Field(None, description="TOML file of settings, with a table for each program")
 

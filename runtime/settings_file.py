@@ -37,8 +37,6 @@ def _problem(name: str, value: object) -> str | None:
 
 def toml(value: Any) -> str:
     """`value` as the file would hold it."""
-    if isinstance(value, float):
-        return repr(value)  # inf as well, which JSON has no word for
     if isinstance(value, frozenset):
         value = sorted(value)
     return json.dumps(value, ensure_ascii=False, default=str).replace("\x7f", r"\u007f")

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -12,7 +13,12 @@ def is_wanted(*, asked: bool | None, to_stdout: bool) -> bool:
     """As asked; else on a terminal on which nothing else is printed."""
     if asked is not None:
         return asked
-    return sys.stderr.isatty() and not (to_stdout and sys.stdout.isatty())
+    return _is_terminal(sys.stderr) and not (to_stdout and _is_terminal(sys.stdout))
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    """Not where it is closed, which Python tells by None."""
+    return stream is not None and stream.isatty()
 
 
 class Bar:

@@ -100,6 +100,8 @@ def open_rows(file: Path, input_format: InputFormat, field: str) -> Iterator[Sou
 def open_lines(file: Path) -> Iterator[Source[str]]:
     """Lines with their ends."""
     if file == STDIN:
+        if sys.stdin is None:  # a shell's <&-
+            raise InputRefusedError("standard input is closed")
         yield Source(rows=_lines(sys.stdin.buffer), size=None)
         return
     with file.open("rb") as opened:

@@ -1,12 +1,15 @@
 """What is written to standard output and, as a line, to standard error."""
 
+import errno
 import sys
 
 import typer
 
 
 def write(data: bytes) -> None:
-    """To standard output, at once."""
+    """To standard output, at once. Raises OSError where there is none, as after a shell's `>&-`."""
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, "standard output is closed")
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
 

@@ -9,6 +9,7 @@ import pytest
 
 from qwen3.inference.v1 import embedding_pb2
 from runtime.errors import SettingError
+from tests.support.http import http_address
 from tests.support.official import DEFAULT_INSTRUCTION, OfficialEmbedding, OfficialReranker, detailed_instruct
 from tests.support.processes import gateway, running, worker
 from tests.support.redis_servers import embedded_binary, redis_server
@@ -16,6 +17,7 @@ from tests.support.wire import Stubs
 from worker.config import WorkerSettings
 from worker.process import work
 
+HTTP = ("--http-listen", "127.0.0.1:0")
 LEAST_COSINE = 0.999999
 LARGEST_SCORE_DIFFERENCE = 2e-6
 QUERIES = ["What is the capital of China?", "Explain gravity", "x"]
@@ -91,12 +93,12 @@ def value_of(metrics: str, name: str) -> float:
     return float(found[1])
 
 
-def test_metrics_tell_what_computes_and_what_sharing_and_the_cache_saved(server, embedding_checkpoint, free_tcp_port):
-    address = f"127.0.0.1:{free_tcp_port}"
+def test_metrics_tell_what_computes_and_what_sharing_and_the_cache_saved(server, embedding_checkpoint):
     with (
-        worker(server, embedding_checkpoint, "--http-listen", address, "--name", "m", "--revision", "7"),
+        worker(server, embedding_checkpoint, *HTTP, "--name", "m", "--revision", "7") as process,
         gateway(server) as (_, gateway_address),
     ):
+        address = http_address(process)
         before = scrape(address)
         stubs = Stubs(gateway_address)
         calls = [stubs.embed(QUERIES, input_type=embedding_pb2.INPUT_TYPE_QUERY) for _ in range(3)]
@@ -119,15 +121,14 @@ def test_metrics_tell_what_computes_and_what_sharing_and_the_cache_saved(server,
     assert "_created" not in after
 
 
-def test_without_a_prefix_cache_nothing_is_kept(server, embedding_checkpoint, free_tcp_port):
-    address = f"127.0.0.1:{free_tcp_port}"
+def test_without_a_prefix_cache_nothing_is_kept(server, embedding_checkpoint):
     with (
-        worker(server, embedding_checkpoint, "--http-listen", address, "--prefix-cache-mib", "0"),
+        worker(server, embedding_checkpoint, *HTTP, "--prefix-cache-mib", "0") as process,
         gateway(server) as (_, gateway_address),
     ):
         stubs = Stubs(gateway_address)
         for _ in range(3):
             stubs.embed(QUERIES, input_type=embedding_pb2.INPUT_TYPE_QUERY)
         stubs.channel.close()
-        metrics = scrape(address)
+        metrics = scrape(http_address(process))
     assert value_of(metrics, "qwen3_prefix_cache_hits_total") == value_of(metrics, "qwen3_prefix_cache_bytes") == 0

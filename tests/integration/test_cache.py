@@ -142,9 +142,12 @@ async def test_an_answer_lives_as_long_as_it_is_told_however_often_it_is_read(an
 
 async def test_an_answer_that_is_over_is_missing_while_others_live(own):
     short = own.another(CacheLimits(max_bytes=2**20, lifetime_ms=20))
-    short.keep({b"short": b"answer"})
-    await short.read([b"nothing"])
-    await own.keep({b"long": b"answer"})
+    kept = {}
+    while len(kept) < 2:  # a busy machine may take longer for the second one than the first one lives
+        short.keep({b"short": b"answer"})
+        await short.read([b"nothing"])
+        await own.keep({b"long": b"answer"})
+        kept = await own.read(b"short", b"long")
     while b"short" in await own.read(b"short", b"long"):  # noqa: ASYNC110 - likewise
         await asyncio.sleep(0.005)
     assert await own.read(b"short", b"long") == {b"long": b"answer"}

@@ -11,8 +11,10 @@ import psutil
 import pytest
 from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 
+from gateway.config import GatewaySettings
 from gateway.identity.api_keys import ApiKey
 from qwen3.inference.v1 import embedding_pb2, model_pb2
+from runtime.settings_fields import settings_of
 from tests.support.echo import eventually
 from tests.support.load import Load
 from tests.support.processes import gateway, running
@@ -71,6 +73,17 @@ def test_an_old_connection_stays_for_the_calls_that_it_has(redis_url, worker):
         assert len(call.result().embeddings) == 1
 
 
+def test_a_call_whose_deadline_is_later_than_the_gateways_own_may_be_cut_with_its_old_connection(redis_url, worker):
+    limits = ("--max-connection-age-s", "--stream-chunk-timeout-s", "--default-timeout-s")
+    with serving(redis_url, *(word for limit in limits for word in (limit, "0.5"))) as (_, stubs):
+        worker.hold()
+        eventually(lambda: code_of(stubs) is grpc.StatusCode.UNAVAILABLE)  # or late, on a busy machine
+
+
+def code_of(stubs: Stubs) -> grpc.StatusCode:
+    return stubs.embedding.Embed.future(embedding_pb2.EmbedRequest(inputs=["text"]), timeout=TIMEOUT_S).code()
+
+
 def test_a_flood_of_pings_ends_the_connection(redis_url):
     with gateway(redis_url) as (_, address):
         host, port = address.split(":")
@@ -97,6 +110,16 @@ def test_a_message_beyond_the_limit_is_refused(redis_url, worker):
         with pytest.raises(grpc.RpcError) as caught:
             stubs.embed(["a" * 3000])
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_the_largest_settings_are_taken_by_grpc_and_redis(redis_url, worker):
+    bounds = settings_of(GatewaySettings)
+    names = ("max_request_bytes", "max_concurrent_streams", "max_connection_age_s", "stream_chunk_timeout_s")
+    names += ("default_timeout_s", "lame_duck_s", "drain_grace_s", "max_wait_s", "cache_ttl_s")
+    largest = [f"{bounds[name].flag}={bounds[name].bounds.rpartition('<= ')[2]}" for name in names]
+    with serving(redis_url, "--cache=*", *largest) as (process, stubs):
+        assert len(stubs.embed(["text"]).embeddings) == 1
+        assert process.log.count('"level": "error"') == 0
 
 
 def test_a_call_whose_message_never_comes_ends_whatever_deadline_it_has(redis_url):

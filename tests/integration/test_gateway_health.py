@@ -42,8 +42,8 @@ def check(health, service: str) -> int:
     return health.Check(health_pb2.HealthCheckRequest(service=service), timeout=TIMEOUT_S).status
 
 
-def watch(health, service: str, timeout_s: float = TIMEOUT_S):
-    return health.Watch(health_pb2.HealthCheckRequest(service=service), timeout=timeout_s)
+def watch(health, service: str):
+    return health.Watch(health_pb2.HealthCheckRequest(service=service), timeout=TIMEOUT_S)
 
 
 @pytest.mark.parametrize("service", ["", EMBEDDING, TOKENIZER, MODEL, "model:emb"])
@@ -83,12 +83,14 @@ def test_a_watch_follows_a_model_from_before_it_is_known(health, redis_url):
         assert next(statuses) == SERVING
 
 
-def test_a_watch_of_what_does_not_change_is_silent(health):
-    stream = watch(health, "", timeout_s=2.0)
-    assert next(stream).status == SERVING
-    with pytest.raises(grpc.RpcError) as caught:
-        next(stream)
-    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+def test_a_watch_of_what_does_not_change_is_silent(health, redis_url):
+    silent, other = watch(health, "model:late"), watch(health, "model:early")
+    assert next(silent).status == next(other).status == SERVICE_UNKNOWN
+    with EchoWorker(redis_url, "early"):
+        assert next(other).status == SERVING
+    assert next(other).status == NOT_SERVING
+    with EchoWorker(redis_url, "late"):
+        assert next(silent).status == SERVING  # and nothing before it
 
 
 def test_draining_is_told_to_watches_and_ends_them(redis_url, embedder):

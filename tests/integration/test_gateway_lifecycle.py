@@ -1,5 +1,6 @@
 """The process: how it starts, what it refuses to start on, how it lives through Redis, how it stops, what it logs."""
 
+import asyncio
 import contextlib
 import json
 import queue
@@ -15,11 +16,14 @@ import redis
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from gateway import life
+from gateway.config import GatewaySettings
 from jobqueue.connection import connect
 from jobqueue.messages import Operation
-from qwen3.inference.v1 import embedding_pb2, model_pb2, rerank_pb2, tokenizer_pb2
+from qwen3.inference.v1 import embedding_pb2, embedding_pb2_grpc, model_pb2, rerank_pb2, tokenizer_pb2
 from tests.support.echo import EchoWorker, eventually
 from tests.support.processes import gateway, running
+from tests.support.queues import until
 from tests.support.redis_servers import embedded_binary, redis_server
 from tests.support.wire import TIMEOUT_S, Stubs, refusal
 
@@ -178,7 +182,8 @@ def test_a_stop_finishes_calls_in_flight_and_refuses_new_ones(redis_url, worker,
         assert refusal(caught.value).reason == "DRAINING"
         with pytest.raises(grpc.RpcError) as caught:
             stubs.embed(["text"])
-        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        # gRPC's own CANCELLED where the client has not heard of it
+        assert caught.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
         assert not call.done()
         worker.release()
         assert len(call.result().embeddings) == 1
@@ -237,6 +242,36 @@ def test_an_idle_gateway_stops_with_nothing_but_its_log(redis_url, shared_worker
     with serving(redis_url) as (process, _):
         assert process.stop() == 0
         assert [line["event"] for line in log_lines(process)] == ["redis", "draining"]
+
+
+async def test_calls_of_a_gateway_of_which_a_part_dies_are_told_to_go_elsewhere(redis_url, worker, monkeypatch):
+    dying, address = asyncio.Event(), asyncio.get_running_loop().create_future()
+
+    async def die(_: object) -> None:
+        await dying.wait()
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(life.Registry, "run", die)
+    monkeypatch.setattr(life, "say_ready", address.set_result)
+    settings = GatewaySettings(redis=redis_url, listen="127.0.0.1:0", drain_grace_s=300)
+    serving = asyncio.create_task(life.serve(settings, asyncio.Event(), None))
+    worker.hold()
+    async with grpc.aio.insecure_channel(await address) as channel:
+        message = embedding_pb2.EmbedRequest(inputs=["text"])
+        call = embedding_pb2_grpc.EmbeddingServiceStub(channel).Embed(message, timeout=TIMEOUT_S)
+        await until(lambda: worker.num_queued() == 1)
+        dying.set()
+        with pytest.raises(grpc.RpcError) as caught:
+            await call
+        assert refusal(caught.value).reason == "DRAINING"
+        with pytest.raises(ExceptionGroup):
+            await serving
+    await until(lambda: worker.num_queued() == 0)
+
+
+def test_cached_models_that_nobody_serves_are_named(redis_url, shared_worker):
+    with serving(redis_url, "--cache", "typo,*,emb,nobody") as (process, _):
+        eventually(lambda: '"models": ["nobody", "typo"]' in process.log)
 
 
 def test_no_text_of_any_request_is_logged(redis_url, shared_worker):

@@ -2,7 +2,6 @@
 
 import contextlib
 import signal
-import socket
 import tempfile
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from qwen3.inference.v1 import embedding_pb2
 from tests.support.echo import EchoWorker, eventually
 from tests.support.http import Scrape, get, http_address
 from tests.support.processes import gateway, running
-from tests.support.redis_servers import embedded_binary, redis_server
+from tests.support.redis_servers import embedded_binary, free_ports, redis_server
 from tests.support.wire import Stubs
 
 HTTP = ("--http-listen", "127.0.0.1:0")
@@ -114,9 +113,8 @@ def test_a_gateway_that_loses_redis_is_not_ready_and_shows_nothing_old():
 
 
 @pytest.fixture
-def free_address():
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return f"127.0.0.1:{free.getsockname()[1]}"
+def free_address() -> str:
+    return f"127.0.0.1:{free_ports(1)[0]}"
 
 
 def test_processes_on_one_port_show_their_sum(redis_url, worker, free_address):

@@ -1,19 +1,27 @@
 """Several processes under one parent: one address, one life."""
 
+import asyncio
 import contextlib
 import json
 import signal
 import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 import grpc
 import psutil
 import pytest
+import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from gateway.config import GatewaySettings
+from gateway.processes import Requests, serve_in_processes
 from qwen3.inference.v1 import embedding_pb2
 from tests.support.echo import EchoWorker, eventually
 from tests.support.load import Load
-from tests.support.processes import gateway, running
+from tests.support.processes import Process, gateway, running
+from tests.support.queues import until
 from tests.support.redis_servers import embedded_binary, redis_server
 from tests.support.wire import TIMEOUT_S, Stubs
 
@@ -89,6 +97,101 @@ def test_what_does_not_come_up_replaces_nothing(redis_url, worker, tmp_path):
         assert set(children_of(process)) == before
         health = health_pb2_grpc.HealthStub(client.channel)
         assert health.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_S).status == SERVING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByFile:
+    """A gateway of two processes whose settings are all in a file."""
+
+    process: Process
+    file: Path
+    settings: Mapping[str, object]
+
+    def change(self, **settings: object) -> None:
+        """Write the file anew, with these in place of what it began with."""
+        write(self.file, {**self.settings, **settings})
+
+    def restart(self, end: str) -> None:
+        """Come back once the log says `end`."""
+        num_before = self.process.log.count(f'"{end}"')
+        self.process.signal(signal.SIGHUP)
+        eventually(lambda: self.process.log.count(f'"{end}"') > num_before)
+
+
+@contextlib.contextmanager
+def by_file(folder: Path, **settings: object):
+    file = folder / "settings.toml"
+    write(file, settings)
+    with running("gateway", "--config", str(file), "--processes", "2") as process:
+        yield ByFile(process=process, file=file, settings=settings)
+
+
+def write(file: Path, settings: Mapping[str, object]) -> None:
+    lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
+    file.write_text("\n".join(["[gateway]", *lines]))
+
+
+@pytest.fixture(scope="module")
+def to_all(redis_url, tmp_path_factory):
+    """One that listens beyond this machine."""
+    settings = {"redis": redis_url, "listen": "0.0.0.0:0", "insecure": True}
+    with by_file(tmp_path_factory.mktemp("settings"), **settings) as found:
+        found.process.ready()
+        yield found
+
+
+def test_a_restart_without_tls_is_refused_where_the_processes_listen_beyond_this_machine(to_all):
+    before = set(children_of(to_all.process))
+    to_all.change(listen="127.0.0.1:0", insecure=False)  # not where they listen
+    to_all.restart("not restarted")
+    assert "which needs --tls-cert" in to_all.process.log
+    assert set(children_of(to_all.process)) == before
+
+
+def test_a_restart_that_waits_for_a_mistake_gives_way_to_the_next_one(to_all):
+    process, before = to_all.process, set(children_of(to_all.process))
+    to_all.change(await_models=["typo"])
+    process.signal(signal.SIGHUP)
+    eventually(lambda: len(children_of(process)) == 3)
+    [waiting] = set(children_of(process)) - before
+    eventually(lambda: f'"pid": "{waiting.pid}"' in process.log)  # it has read the file
+    to_all.change()
+    to_all.restart("restarted")
+    assert "was not ready when it was to be replaced again" in process.log
+    assert is_gone(waiting)
+    assert len(set(children_of(process)) - before) == 2
+
+
+def test_what_the_parent_goes_by_outlives_a_restart(redis_url, worker, tmp_path):
+    with by_file(tmp_path, redis=redis_url, listen="127.0.0.1:0", drain_grace_s=300) as found:
+        process, address = found.process, found.process.ready()
+        found.change(listen="nobody.invalid:1", http_listen="127.0.0.1:0", lame_duck_s=0, drain_grace_s=0.001)
+        found.restart("restarted")
+        with calls_in_flight(address, worker) as calls:
+            process.signal(signal.SIGTERM)
+            eventually(lambda: process.log.count('"draining"') == 4)
+            worker.release()
+            assert [len(call.result().embeddings) for call in calls] == [1] * len(calls)
+        assert process.wait() == 0
+        assert '"http"' not in process.log
+
+
+async def test_a_process_that_is_not_ready_in_time_replaces_nothing(redis_url, monkeypatch):
+    arguments = ["--redis", redis_url, "--listen", "127.0.0.1:0", "--processes", "2"]
+    requests, ready = Requests(), asyncio.Event()
+    settings = GatewaySettings.from_command_line(arguments)
+    with structlog.testing.capture_logs() as logs:
+        serving = asyncio.create_task(serve_in_processes(settings, arguments, requests, lambda _: ready.set()))
+        await ready.wait()
+        monkeypatch.setattr("gateway.processes.READY_LIMIT_S", 0.0)
+        before = set(psutil.Process().children())
+        requests.restart.set()
+        await until(lambda: any(line["event"] == "not restarted" for line in logs))
+        assert set(psutil.Process().children()) == before
+        requests.stop.drain.set()
+        await serving
+    [line] = [line for line in logs if line["event"] == "not restarted"]
+    assert line["error"] == "a gateway process was not ready after 0 s"
 
 
 @pytest.mark.parametrize("flag", ["--listen", "--http-listen"])

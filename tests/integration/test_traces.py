@@ -1,6 +1,7 @@
 """Traces from the caller through gateway, queue and worker and back, as a collector gets them."""
 
 import json
+import socket
 
 import pytest
 from opentelemetry.propagate import inject
@@ -12,7 +13,6 @@ from tests.support.collector import collecting
 from tests.support.echo import EchoWorker, eventually
 from tests.support.processes import gateway, worker
 from tests.support.queues import own_queue
-from tests.support.redis_servers import free_ports
 from tests.support.wire import TIMEOUT_S, Stubs
 
 MARKER = "xyzzy-plugh-plover"
@@ -25,6 +25,14 @@ UNSAMPLED = ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b716920333
 def collector():
     with collecting() as found:
         yield found
+
+
+@pytest.fixture
+def nobodys_url():
+    """Where nobody listens, nor can."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
 
 
 @pytest.fixture
@@ -147,11 +155,12 @@ def test_the_chunks_of_a_stream_are_below_its_span(redis_url, echo, collector):
 
 
 @pytest.mark.parametrize("away", ["nobody listens", "never answers"])
-def test_a_collector_that_is_away_fails_no_call_and_holds_up_no_stop(away, redis_url, echo, collector, monkeypatch):
+def test_a_collector_that_is_away_fails_no_call_and_holds_up_no_stop(
+    away, redis_url, echo, collector, nobodys_url, monkeypatch
+):
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "10")  # ms, so that it has tried before the end
     collector.hold()
-    (port,) = free_ports(1)
-    url = collector.url if away == "never answers" else f"http://127.0.0.1:{port}"
+    url = collector.url if away == "never answers" else nobodys_url
     with gateway(redis_url, "--otlp-endpoint", url, "--trace-share", "1") as (process, address):
         stubs = Stubs(address)
         for _ in range(5):

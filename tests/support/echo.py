@@ -25,7 +25,7 @@ from jobqueue.messages import Answer, Job, Operation, Result, VectorEncoding, de
 
 NATIVE_DIMENSIONS = 64
 MAX_INPUT_TOKENS = 512
-COMPUTE_US = 1234
+COMPUTE_US = 1234  # which it does spend on what it takes together
 DEFAULT_INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
 LEASE_MS = 15_000  # a busy machine holds up a beat for seconds
 BEAT_S = 0.3
@@ -192,6 +192,7 @@ class EchoWorker:
         taken = [(job, decode_job(job.payload)) for job in self._consumer.take(budget=100_000, num_held=0).jobs]
         self.jobs += taken
         self._answering.wait()
+        time.sleep(COMPUTE_US / 1e6)
         if not self._stopping.is_set():
             self._consumer.finish([(job, self._answer(job, content)) for job, content in taken])
 

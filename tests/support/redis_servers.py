@@ -103,12 +103,26 @@ def free_ports(number: int) -> list[int]:
     """Ports that nobody listens on at the moment, and that no connection of another test is given meanwhile."""
     found: list[int] = []
     for port in random.sample(_PORTS, k=len(_PORTS)):
-        with socket.socket() as listener, contextlib.suppress(OSError):
-            listener.bind(("127.0.0.1", port))
+        if _is_free(port):
             found.append(port)
         if len(found) == number:
             return found
     raise AssertionError("no port is free")
+
+
+def free_row(number: int) -> int:
+    """The first of so many ports in a row, which are free in the same sense."""
+    while True:
+        [first] = free_ports(1)
+        if all(_is_free(port) for port in range(first + 1, first + number)):
+            return first
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as listener, contextlib.suppress(OSError):
+        listener.bind(("127.0.0.1", port))
+        return True
+    return False
 
 
 @contextlib.contextmanager

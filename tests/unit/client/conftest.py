@@ -155,7 +155,7 @@ class Models(model_pb2_grpc.ModelServiceServicer):
             min_dimensions=32,
             max_input_tokens=32768,
             max_batch_inputs=256,
-            encodings=[embedding_pb2.VECTOR_ENCODING_FLOAT32, 77],
+            encodings=[embedding_pb2.VECTOR_ENCODING_FLOAT32, embedding_pb2.VECTOR_ENCODING_FLOAT_LIST, 77],
             default_instruction="Find it",
             default_for_task=True,
         )

@@ -172,15 +172,16 @@ def test_a_service_that_is_away_is_asked_again(qwen3, server):
 
 
 def test_queries_go_on_where_they_stopped(qwen3, server):
-    good = '{"query": "q", "documents": ["a"]}\n'
-    Path("q.jsonl").write_text(good * 10 + "{}\n")
+    good = [json.dumps({"query": f"q{number}", "documents": ["a"]}) + "\n" for number in range(12)]
+    Path("q.jsonl").write_text("".join([*good[:10], "{}\n"]))
     assert qwen3("rerank-many", "q.jsonl", "-o", "r.jsonl").exit_code == 3
     num_done = json.loads(Path("r.jsonl.state").read_text())["num_rows"]
     server.requests.clear()
-    Path("q.jsonl").write_text(good * 12)
+    Path("q.jsonl").write_text("".join(good))
     assert qwen3("rerank-many", "q.jsonl", "-o", "r.jsonl").exit_code == 0
     assert [json.loads(line)["index"] for line in Path("r.jsonl").read_text().splitlines()] == list(range(12))
-    assert len([request for request in server.requests if hasattr(request, "query")]) == 12 - num_done
+    asked = {request.query for request in server.requests}
+    assert asked == {f"q{number}" for number in range(num_done, 12)}
 
 
 def test_count_tokens_prints_one_number_a_line(qwen3):
@@ -318,6 +319,7 @@ def test_a_changed_input_and_a_changed_model_are_refused_by_name(qwen3, server, 
         (("--cert-file", "there", "health"), "cert_file and key_file go together"),
         (("--token-file", "missing", "health"), "missing"),
         (("--token-file", "there", "health"), "there: the token is empty"),
+        (("--timeout", "inf", "health"), "timeout_s must be at most"),
         (("--no-such-option", "health"), "--no-such-option"),
     ],
 )
@@ -348,6 +350,20 @@ def test_a_token_that_is_no_text_is_refused(qwen3):
     Path("token").write_bytes(b"\xff\xfe")
     result = qwen3("--token-file", "token", "models")
     assert (result.exit_code, "token: the token is not UTF-8" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "stderr"),
+    [
+        ("health >&-", 1, "qwen3: [Errno 9] standard output is closed\n"),
+        ("embed <&-", 3, "qwen3: standard input is closed\n"),
+        ("embed a >/dev/null 2>&-", 0, ""),
+    ],
+)
+def test_a_standard_stream_that_is_closed_is_told_or_not_needed(server, arguments, code, stderr):
+    command = f"exec '{sys.executable}' -m qwen3_client --target {server.address} {arguments}"
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (code, stderr)
 
 
 def test_a_service_that_is_not_there_ends_with_1(qwen3):

@@ -97,6 +97,7 @@ def test_tokens_are_counted_for_each_text(client):
 def test_models_of_every_page_are_listed(client):
     embed, rerank = client.models()
     assert (embed.id, embed.task, embed.state, embed.native_dimensions) == ("embed", "embedding", "ready", 1024)
+    assert embed.encodings == ("float32", "float_list", "unknown")
     assert (rerank.id, rerank.task, rerank.state, rerank.encodings) == ("rerank", "rerank", "loading", ())
 
 

@@ -1,11 +1,13 @@
 import pytest
 
 from qwen3.inference.v1 import common_pb2, embedding_pb2, model_pb2, rerank_pb2
+from qwen3_client import Client
 from qwen3_client.requests import (
     count_tokens_request,
     embed_config,
     embed_request,
     known_request_id,
+    known_timeout_s,
     list_of_texts,
     next_page,
     rerank_request,
@@ -55,6 +57,8 @@ def test_words_become_the_contracts_enum_values():
 def test_a_word_that_no_option_has_is_refused_with_the_words_it_has():
     with pytest.raises(ValueError, match="encoding must be one of float32, float16, int8, binary"):
         embed_config(**EMBED_DEFAULTS | {"encoding": "float64"})
+    with pytest.raises(ValueError, match="encoding must be one of"):
+        embed_config(**EMBED_DEFAULTS | {"encoding": "float_list"})  # a model has it, and this client no use for it
     with pytest.raises(ValueError, match="input_type must be one of query, document, not 'passage'"):
         embed_config(**EMBED_DEFAULTS | {"input_type": "passage"})
 
@@ -65,6 +69,14 @@ def test_a_request_id_is_the_callers_or_a_new_one():
     for bad in ("x" * 129, "two\nlines", "naïve"):
         with pytest.raises(ValueError, match="128 printable ASCII"):
             known_request_id(bad)
+
+
+@pytest.mark.parametrize("timeout_s", [float("inf"), float("nan"), 1e12])
+def test_a_timeout_that_no_clock_counts_is_refused(timeout_s):
+    with pytest.raises(ValueError, match="timeout_s must be at most 100000000 seconds, not"):
+        known_timeout_s(timeout_s)
+    with pytest.raises(ValueError, match="timeout_s"):
+        Client(timeout_s=timeout_s)
 
 
 def test_an_embed_request_carries_what_was_asked():

@@ -47,13 +47,6 @@ def test_binary_comes_back_as_sign_bits_most_significant_first():
     assert np.unpackbits(result.vectors, axis=1, count=10).tolist() == [[1, 0, 1, 1, 0, 0, 0, 0, 0, 1]]
 
 
-def test_float_lists_come_back_by_value():
-    embeddings = [embedding_pb2.Embedding(values=row.tolist()) for row in VALUES]
-    result = decode_embeddings(response(embedding_pb2.VECTOR_ENCODING_FLOAT_LIST, embeddings))
-    assert result.vectors.dtype == np.float32
-    assert result.vectors.tolist() == VALUES.tolist()
-
-
 def test_an_array_can_be_written_to():
     encoding = embedding_pb2.VECTOR_ENCODING_FLOAT32
     decode_embeddings(response(encoding, [embedding_pb2.Embedding(packed=bytes(12))])).vectors[0, 0] = 7

@@ -8,6 +8,12 @@ from gateway.config import GatewaySettings
 from gateway.observing.monitoring import monitored
 from tests.support.echo import eventually
 from tests.support.http import get
+from tests.support.redis_servers import free_ports
+
+
+@pytest.fixture
+def address() -> str:
+    return f"127.0.0.1:{free_ports(1)[0]}"
 
 
 @pytest.fixture
@@ -16,8 +22,7 @@ def impatient(monkeypatch):
     monkeypatch.setattr("gateway.observing.monitoring.BEAT_S", 0.01)
 
 
-async def test_a_gateway_whose_event_loop_hangs_is_not_alive_until_it_turns_again(impatient, free_tcp_port):
-    address = f"127.0.0.1:{free_tcp_port}"
+async def test_a_gateway_whose_event_loop_hangs_is_not_alive_until_it_turns_again(impatient, address):
     settings = GatewaySettings(redis="redis://nobody", http_listen=address)
     async with monitored(settings, None, asyncio.Event()):
         eventually(lambda: get(address, "/livez")[0] == 503)  # it blocks the loop, since it sleeps in its thread
@@ -33,8 +38,8 @@ async def test_without_an_address_nothing_is_counted_polled_or_listened_on():
         monitoring.drains()
 
 
-async def test_the_probe_says_what_a_gateway_waits_for(free_tcp_port):
-    address, stopping = f"127.0.0.1:{free_tcp_port}", asyncio.Event()
+async def test_the_probe_says_what_a_gateway_waits_for(address):
+    stopping = asyncio.Event()
     settings = GatewaySettings(redis="redis://nobody", http_listen=address)
     async with monitored(settings, None, stopping):
         assert get(address, "/readyz") == (503, "starting\n")

@@ -294,15 +294,13 @@ async def test_a_bug_fails_its_chunk_and_tells_nothing(parts, queue):
     assert [(error.code, error.message) for error in errors] == [(13, "internal error; request id r-1")]
 
 
-async def test_a_refused_chunk_comes_back_when_told_to(parts, queue):
+async def test_a_refused_chunk_comes_back_as_often_as_it_is_told_to(parts, queue):
     queue.refusals = [QueueFullError("full", retry_s=0.05), QueueFullError("full", retry_s=0.05)]
     queue.release()
-    started = time.perf_counter()
     answers, ending = await collect(parts, CONFIG, chunk(1))
     assert ending is None
     assert answers[1].HasField("result")
     assert [submission.is_retry for submission in queue.submissions] == [False, True, True]
-    assert time.perf_counter() - started >= 0.09
 
 
 async def test_a_refusal_that_outlasts_the_chunks_deadline_is_its_answer(make_parts, queue):
@@ -422,10 +420,9 @@ async def test_an_idle_stream_of_a_draining_gateway_ends(parts):
     assert (answers, ending.reason) == ({}, "DRAINING")
 
 
-async def test_a_stream_ends_at_its_age(make_parts, queue):
-    queue.release()
-    answers, ending = await collect(make_parts(max_age_s=0.5), CONFIG, *chunks(2), half_closes=False)
-    assert sorted(answers) == [0, 1]
+async def test_a_stream_ends_at_its_age(make_parts):
+    answers, ending = await collect(make_parts(max_age_s=0.05), CONFIG, half_closes=False)
+    assert answers == {}
     assert (ending.code, ending.reason, ending.retry_s) == (grpc.StatusCode.UNAVAILABLE, "STREAM_AGED", 0)
 
 

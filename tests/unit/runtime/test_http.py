@@ -1,6 +1,5 @@
 """The port for probes and scrapes, over real sockets."""
 
-import contextlib
 import socket
 
 import pytest
@@ -13,6 +12,7 @@ from runtime.metrics import new_registry, shown_registry
 from runtime.settings import ListenRange
 from tests.support.echo import eventually
 from tests.support.http import get
+from tests.support.redis_servers import free_ports, free_row
 
 
 def watched(*, hung=None, unready=None) -> Watched:
@@ -22,18 +22,12 @@ def watched(*, hung=None, unready=None) -> Watched:
 
 
 @pytest.fixture
-def lowest_port():
-    """The first of three ports in a row, which were free a moment ago."""
-    while True:
-        with contextlib.ExitStack() as sockets, contextlib.suppress(OSError):
-            first = sockets.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
-            for port in (first + 1, first + 2):
-                sockets.enter_context(socket.create_server(("127.0.0.1", port)))
-            return first
+def http_port() -> int:
+    return free_ports(1)[0]
 
 
-def test_what_is_well_is_ok_and_metrics_are_shown(lowest_port):
-    address = f"127.0.0.1:{lowest_port}"
+def test_what_is_well_is_ok_and_metrics_are_shown(http_port):
+    address = f"127.0.0.1:{http_port}"
     with watching_port(address, watched()):
         assert get(address, "/livez") == (200, "ok\n")
         assert get(address, "/readyz") == (200, "ok\n")
@@ -44,8 +38,8 @@ def test_what_is_well_is_ok_and_metrics_are_shown(lowest_port):
     assert "_created" not in metrics
 
 
-def test_a_problem_is_503_with_its_reason_at_the_probe_that_it_concerns(lowest_port):
-    address = f"127.0.0.1:{lowest_port}"
+def test_a_problem_is_503_with_its_reason_at_the_probe_that_it_concerns(http_port):
+    address = f"127.0.0.1:{http_port}"
     with watching_port(address, watched(unready="redis is away")):
         assert get(address, "/livez") == (200, "ok\n")
         assert get(address, "/readyz") == (503, "redis is away\n")
@@ -54,19 +48,44 @@ def test_a_problem_is_503_with_its_reason_at_the_probe_that_it_concerns(lowest_p
         assert get(address, "/readyz") == (200, "ok\n")
 
 
-def test_other_paths_are_not_found(lowest_port):
-    address = f"127.0.0.1:{lowest_port}"
+def test_other_paths_are_not_found(http_port):
+    address = f"127.0.0.1:{http_port}"
     with watching_port(address, watched()):
         assert [get(address, path)[0] for path in ("/", "/metrics/", "/livez/x")] == [404, 404, 404]
 
 
-def test_a_silent_peer_keeps_nobody_waiting(lowest_port):
-    address = f"127.0.0.1:{lowest_port}"
-    with watching_port(address, watched()), socket.create_connection(("127.0.0.1", lowest_port)):
+def test_a_silent_peer_keeps_nobody_waiting(http_port):
+    address = f"127.0.0.1:{http_port}"
+    with watching_port(address, watched()), socket.create_connection(("127.0.0.1", http_port)):
         assert get(address, "/livez") == (200, "ok\n")
 
 
-def test_a_range_gives_each_process_a_port_until_there_is_none_left(lowest_port):
+@pytest.mark.parametrize("words", [b"", b"G"])
+def test_a_peer_that_never_ends_its_request_is_cut_off(http_port, monkeypatch, words):
+    monkeypatch.setattr("runtime.http.REQUEST_LIMIT_S", 0.1)
+    with watching_port(f"127.0.0.1:{http_port}", watched()), connected(http_port) as peer:
+        eventually(lambda: is_cut_off(peer, words))
+
+
+def connected(port: int) -> socket.socket:
+    peer = socket.create_connection(("127.0.0.1", port))
+    peer.settimeout(0)
+    return peer
+
+
+def is_cut_off(peer: socket.socket, words: bytes) -> bool:
+    """After saying some more."""
+    try:
+        peer.send(words)
+        return peer.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
+
+
+def test_a_range_gives_each_process_a_port_until_there_is_none_left():
+    lowest_port = free_row(2)
     wanted = f"127.0.0.1:{lowest_port}-{lowest_port + 1}"
     with watching_port(wanted, watched()), watching_port(wanted, watched(unready="second")):
         assert get(f"127.0.0.1:{lowest_port}", "/readyz")[0] == 200
@@ -88,22 +107,22 @@ def test_what_is_no_range_of_ports_is_refused(address):
         TypeAdapter(ListenRange).validate_python(address)
 
 
-def test_a_port_in_use_is_refused_unless_both_share_it(lowest_port):
-    address = f"127.0.0.1:{lowest_port}"
+def test_a_port_in_use_is_refused_unless_both_share_it(http_port):
+    address = f"127.0.0.1:{http_port}"
     with watching_port(address, watched()), pytest.raises(SettingError), watching_port(address, watched()):
         pass
     with watching_port(address, watched(), reuse_port=True), watching_port(address, watched(), reuse_port=True):
         assert get(address, "/livez")[0] == 200
 
 
-def test_the_port_is_free_at_the_end_and_where_it_is_closed_early(lowest_port):
-    address = f"127.0.0.1:{lowest_port}"
+def test_the_port_is_free_at_the_end_and_where_it_is_closed_early(http_port):
+    address = f"127.0.0.1:{http_port}"
     with watching_port(address, watched()) as close:
         get(address, "/livez")
         close()
         with watching_port(address, watched()):
             assert get(address, "/livez")[0] == 200
-    with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", lowest_port)):
+    with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", http_port)):
         pass
 
 
@@ -114,9 +133,9 @@ def test_without_an_address_there_is_no_port():
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
 @pytest.mark.parametrize(("host", "reached_at"), [("[::1]", "[::1]"), ("[::]", "127.0.0.1"), ("[::]", "[::1]")])
-def test_addresses_of_ipv6_are_listened_on(host, reached_at, lowest_port):
-    with watching_port(f"{host}:{lowest_port}", watched()):
-        assert get(f"{reached_at}:{lowest_port}", "/livez") == (200, "ok\n")
+def test_addresses_of_ipv6_are_listened_on(host, reached_at, http_port):
+    with watching_port(f"{host}:{http_port}", watched()):
+        assert get(f"{reached_at}:{http_port}", "/livez") == (200, "ok\n")
 
 
 def test_a_loop_hangs_once_it_has_been_silent_for_longer_than_its_limit():
