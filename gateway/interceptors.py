@@ -85,7 +85,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if handler.unary_unary:
             return grpc.stream_unary_rpc_method_handler(self._unary(handler.unary_unary, method), **codec)
         if handler.unary_stream:
-            behavior = _after_reading(handler.unary_stream)
+            behavior = _after_reading(handler.unary_stream, timeout_s=self._default_timeout_s)
             return grpc.stream_stream_rpc_method_handler(self._streaming(behavior, method), **codec)
         if handler.stream_stream:
             return grpc.stream_stream_rpc_method_handler(self._streaming(handler.stream_stream, method), **codec)
@@ -229,11 +229,12 @@ async def _read(context: Context) -> Any:
     return _parsed(request)
 
 
-def _after_reading(behavior: Any) -> Any:
-    """The same for a client's stream, of which it gets the only message."""
+def _after_reading(behavior: Any, *, timeout_s: float) -> Any:
+    """The same for a client's stream, of which it gets the only message, or TimeoutError."""
 
     async def answer(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
-        request = await anext(requests, None)
+        async with asyncio.timeout(timeout_s):
+            request = await anext(requests, None)
         if request is None:
             raise _malformed("the call came without its message")
         async with contextlib.aclosing(behavior(request, context)) as responses:

@@ -170,7 +170,8 @@ async def _announce(address: str, models: Iterable[str], registry: Registry, sto
         if all(health.get(name) for name in awaited):
             say_ready(address)
             return
-        await update.wait()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(update.wait(), RECONNECT_S)
 
 
 def _tell_uncached(names: Iterable[str], registry: Registry) -> None:

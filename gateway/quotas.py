@@ -1,8 +1,8 @@
 """Tenants are held to their quotas: in requests per second, in tokens per second, and in calls in flight.
 
 Every call, and every chunk of a stream, is a request, and costs its input tokens as they are after truncation; counting
-tokens costs a request only, and asking for models nothing. What is refused costs nothing. What is let in is charged,
-whatever becomes of it.
+tokens costs a request only, and asking for models nothing. What is refused costs nothing, whether by a quota or by the
+queue. What the queue lets in is charged, whatever becomes of it.
 
 A call over quota is refused, and told when to come back. So is a chunk, and its stream does as it is told: the chunk
 waits, and the stream reads no more than it has room for.
@@ -20,9 +20,11 @@ from gateway.errors import CallError
 from gateway.reasons import Reason
 from gateway.tenants import Tenant
 from jobqueue.connection import AsyncRedis
+from jobqueue.errors import DrainingError, NoWorkerError, QueueFullError
 from jobqueue.quotas import Charge, Limit, Quota, QuotaLedger
 
 _NOTHING_HELD = nullcontext()
+_QUEUES_REFUSALS = (QueueFullError, DrainingError, NoWorkerError)
 _WORDS = {
     Limit.REQUESTS: "requests per second",
     Limit.TOKENS: "tokens per second",
@@ -69,12 +71,15 @@ class Quotas:
         charge = Charge(tenant=tenant.name, quota=quota, num_tokens=call.work.input_tokens if call.work else 0)
         _refuse_if(tenant.limit_met(needs_tokens=charge.num_tokens > 0), tenant)
         _refuse_if(await self._spend(tenant, charge, call.deadline), tenant)
-        begun_at = tenant.begin()
+        begun_at, is_refused = tenant.begin(), False
         try:
             yield
+        except _QUEUES_REFUSALS:
+            is_refused = True
+            raise
         finally:
             tenant.end(begun_at)
-            self._ledger.end(charge)
+            self._ledger.end(charge, gives_back=is_refused)
 
     async def _spend(self, tenant: Tenant, charge: Charge, deadline: float) -> Limit | None:
         """The limit that it meets."""

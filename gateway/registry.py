@@ -65,6 +65,7 @@ class Registry:
         self._tokenizers: dict[str, PromptTokenizer] = {}
         self._seen: dict[str, tuple[float, ServedModel]] = {}  # when, in seconds of time.monotonic()
         self._warned: set[str] = set()
+        self._unreadable: set[str] = set()  # digests of tokenizers
         self._update = asyncio.Event()
         self.catalog = Catalog()
 
@@ -75,6 +76,7 @@ class Registry:
             await asyncio.sleep(POLL_S)
 
     async def refresh(self) -> None:
+        before = self.catalog
         try:
             with redis_border():
                 self.catalog = await self._read_catalog()
@@ -82,7 +84,8 @@ class Registry:
             if self.catalog.reachable:
                 log.warning("redis away", error=str(error))
             self.catalog = Catalog(models=self.catalog.models, reachable=False)
-        self.notify()
+        if self.catalog != before:
+            self.notify()
 
     async def _read_catalog(self) -> Catalog:
         async with asyncio.timeout(REPLY_TIMEOUT_S):
@@ -122,18 +125,23 @@ class Registry:
         announcement = sighting.announcement
         tokenizer = await self._tokenizer(announcement.tokenizer_digest)
         if tokenizer is None:
-            self._warn_once(f"{announcement.queue}: tokenizer {announcement.tokenizer_digest} is missing or broken")
+            problem = f"{announcement.queue}: tokenizer {announcement.tokenizer_digest} is missing, broken or too new"
+            self._warn_once(problem)
             return None
         return ServedModel(announcement=announcement, liveness=sighting.liveness, tokenizer=tokenizer)
 
     async def _tokenizer(self, digest: str) -> PromptTokenizer | None:
-        if digest not in self._tokenizers:
+        if digest not in self._tokenizers and digest not in self._unreadable:
             async with asyncio.timeout(REPLY_TIMEOUT_S):
                 tokenizer_json = await read_tokenizer(self._redis, digest)
             if tokenizer_json is None or tokenizer_digest(tokenizer_json) != digest:
                 return None
-            self._tokenizers[digest] = await asyncio.to_thread(PromptTokenizer, tokenizer_json)
-        return self._tokenizers[digest]
+            try:
+                self._tokenizers[digest] = await asyncio.to_thread(PromptTokenizer, tokenizer_json)
+            except Exception as error:  # noqa: BLE001 - the library raises what it likes; other models are served on
+                self._unreadable.add(digest)
+                log.warning("tokenizer cannot be read", digest=digest, error=str(error)[:200])
+        return self._tokenizers.get(digest)
 
 
 def choose_revisions(sightings: Iterable[Sighting], pinned: Mapping[str, str]) -> list[Sighting]:

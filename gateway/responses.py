@@ -4,13 +4,14 @@ import math
 import struct
 from array import array
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from tokenizers import Encoding
 
 from gateway.calls import Call
 from gateway.errors import invalid_field
 from gateway.registry import Catalog, ServedModel
-from gateway.tokenization import TokenizedPrompt
+from gateway.tokenization import SLICE_CHARS, Tokenization, TokenizedPrompt
 from gateway.validation import (
     MAX_REPLY_BYTES,
     MIN_DIMENSIONS,
@@ -22,6 +23,7 @@ from gateway.validation import (
     max_vectors,
 )
 from jobqueue.announcements import Liveness
+from jobqueue.cost import split_by_size
 from jobqueue.messages import Operation, Result, TokenIds, VectorEncoding
 from qwen3.inference.v1 import common_pb2, embedding_pb2, model_pb2, rerank_pb2, tokenizer_pb2
 
@@ -94,17 +96,23 @@ def count_response(model: ServedModel, prompt: TokenizedPrompt) -> tokenizer_pb2
     )
 
 
-def tokenize_response(task: TokenizeTask) -> tokenizer_pb2.TokenizeResponse:
-    """Encodes too, so run it off the event loop. Raises CallError where the reply would not fit a client."""
-    encodings = task.model.tokenizer.encode_with_offsets(task.texts)
-    if sum(len(encoding) for encoding in encodings) > MAX_REPLY_BYTES // TOKEN_BYTES:
-        raise invalid_field("inputs", "the reply would be larger than clients receive; split the call")
+async def tokenize_response(task: TokenizeTask, tokenization: Tokenization) -> tokenizer_pb2.TokenizeResponse:
+    """Encodes too, a slice at a time. Raises CallError as soon as the reply would not fit a client."""
+    response, num_tokens = tokenizer_pb2.TokenizeResponse(), 0
+    for part in split_by_size([len(text) for text in task.texts], SLICE_CHARS):
+        sequences = await tokenization.run(partial(_token_sequences, task, part))
+        num_tokens += sum(len(sequence.ids) for sequence in sequences)
+        if num_tokens > MAX_REPLY_BYTES // TOKEN_BYTES:
+            raise invalid_field("inputs", "the reply would be larger than clients receive; split the call")
+        response.sequences.extend(sequences)
+    return response
+
+
+def _token_sequences(task: TokenizeTask, part: range) -> list[tokenizer_pb2.TokenSequence]:
+    texts = task.texts[part.start : part.stop]
     appended = task.model.tokenizer.appended if task.appends else array("i")
-    return tokenizer_pb2.TokenizeResponse(
-        sequences=[
-            _token_sequence(text, encoding, appended) for text, encoding in zip(task.texts, encodings, strict=True)
-        ]
-    )
+    encodings = task.model.tokenizer.encode_with_offsets(texts)
+    return [_token_sequence(text, encoding, appended) for text, encoding in zip(texts, encodings, strict=True)]
 
 
 def _token_sequence(text: str, encoding: Encoding, appended: TokenIds) -> tokenizer_pb2.TokenSequence:

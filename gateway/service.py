@@ -90,7 +90,7 @@ class TokenizerService(tokenizer_pb2_grpc.TokenizerServiceServicer):
         call, parts = current_call.get(), self._parts
         task = validate_tokenize(request, parts.registry.catalog, parts.limits, caller=call.caller)
         async with parts.quotas.held(call):
-            return await parts.tokenization.run(lambda: tokenize_response(task))
+            return await tokenize_response(task, parts.tokenization)
 
 
 class ModelService(model_pb2_grpc.ModelServiceServicer):

@@ -8,7 +8,7 @@ import asyncio
 import os
 import time
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import IntEnum
@@ -28,8 +28,10 @@ T = TypeVar("T")
 # Characters that are tokenised in one go, some tens of milliseconds.
 SLICE_CHARS = 256 * 1024
 
-# Characters of a call that are tokenised at once, in a few tenths of a millisecond: a thread costs as much.
+# Characters of a call that are tokenised at once, in a few tenths of a millisecond: a thread costs as much. A text
+# costs as many by itself, however short it is.
 INLINE_CHARS = 2048
+TEXT_CHARS = 32
 
 # Characters of a text that decide how its label is cut into tokens: more than any token has.
 LABEL_CONTEXT = 512
@@ -108,16 +110,27 @@ class Tokenization:
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="tokenize")
 
     async def tokenize(
-        self, tokenizer: PromptTokenizer, prompt: Prompt, *, policy: Truncation, max_tokens: int | None
+        self,
+        tokenizer: PromptTokenizer,
+        prompt: Prompt,
+        *,
+        policy: Truncation,
+        max_tokens: int | None,
+        max_total_tokens: int | None = None,
     ) -> TokenizedPrompt:
-        """See `tokenize`. A large call goes in slices: others get their turn, and a cancelled one stops."""
+        """See `tokenize`. A large call goes in slices: others get their turn, and a cancelled one stops.
+
+        So does one of more than `max_total_tokens`, by CallError.
+        """
         sizes = [len(text) for text in prompt.texts]
-        if sum(sizes) + len(prompt.shared) <= INLINE_CHARS:
-            return tokenize(tokenizer, prompt, policy, max_tokens)
-        slices = [
-            await self.run(partial(tokenize, tokenizer, prompt, policy, max_tokens, part))
-            for part in split_by_size(sizes, SLICE_CHARS)
-        ]
+        if sum(sizes) + TEXT_CHARS * len(sizes) + len(prompt.shared) <= INLINE_CHARS:
+            tokenized = tokenize(tokenizer, prompt, policy, max_tokens)
+            _check_total([tokenized], max_total_tokens, prompt.field)
+            return tokenized
+        slices: list[TokenizedPrompt] = []
+        for part in split_by_size(sizes, SLICE_CHARS):
+            slices.append(await self.run(partial(tokenize, tokenizer, prompt, policy, max_tokens, part)))
+            _check_total(slices, max_total_tokens, prompt.field)
         return TokenizedPrompt(
             prefix=slices[0].prefix,
             tails=tuple(tail for part in slices for tail in part.tails),
@@ -131,6 +144,11 @@ class Tokenization:
 
     def close(self) -> None:
         self._threads.shutdown(cancel_futures=True)
+
+
+def _check_total(slices: Iterable[TokenizedPrompt], most: int | None, field: str) -> None:
+    if most is not None and sum(sum(part.lengths) for part in slices) > most:
+        raise invalid_field(field, f"more than {most} tokens, which is the most of one call; split the call")
 
 
 def tokenize(

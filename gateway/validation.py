@@ -248,11 +248,13 @@ def _find_any_model(
 def _default_or_error(
     operation: Operation, catalog: Catalog, limits: Limits, caller: Caller, *, field: str
 ) -> ServedModel:
-    _check_may_use(_default_name(operation, limits), caller)
+    named = _default_name(operation, limits)
+    if named and not caller.may_use(named):  # whose name is not told
+        raise CallError(reason=Reason.MODEL_NOT_ALLOWED, message="the default model is not allowed to this caller")
     default = default_model(operation, catalog, limits)
     if default is not None:
         return default
-    if len(catalog.of(operation)) > 1 and not _default_name(operation, limits):
+    if len(catalog.of(operation)) > 1 and not named:
         served = _some([model.id for model in catalog.of(operation)])
         raise invalid_field(field, f"is required where several models are served: {served}")
     raise unavailable(Reason.NO_WORKER, f"no default model for {_TASKS[operation]} is served now")
@@ -272,7 +274,7 @@ def _named_model(name: str, catalog: Catalog, caller: Caller) -> ServedModel:
 
 def _check_may_use(name: str, caller: Caller) -> None:
     """Also before it is known whether there is such a model, which would tell what others are served."""
-    if name and not caller.may_use(name):
+    if not caller.may_use(name):
         raise CallError(reason=Reason.MODEL_NOT_ALLOWED, message=f"model {name[:100]!r} is not allowed to this caller")
 
 

@@ -1,17 +1,15 @@
 """From a valid task to its response: tokenise, queue, wait, build. Calls and the chunks of streams go the same way."""
 
-from collections.abc import Sequence
 from functools import partial
 
 from gateway.calls import Call, Work
-from gateway.errors import invalid_field
 from gateway.observing.spans import Passage, passage, step
 from gateway.parts import Parts
 from gateway.prompts import Prompt, embed_prompt, rerank_prompt
 from gateway.registry import ServedModel
 from gateway.responses import embed_response, rerank_response
 from gateway.tokenization import TokenizedPrompt
-from gateway.validation import EmbedTask, Limits, RerankTask
+from gateway.validation import EmbedTask, RerankTask
 from jobqueue.lanes import Lane
 from jobqueue.messages import Job, Operation, Result
 from jobqueue.pending import Submission
@@ -42,12 +40,13 @@ async def _tokenize(task: EmbedTask | RerankTask, prompt: Prompt, call: Call, pa
             prompt,
             policy=task.truncation,
             max_tokens=task.model.announcement.max_input_tokens,
+            max_total_tokens=parts.limits.max_request_tokens,
         )
     call.work = Work(
         model=task.model.id,
         lane=task.lane,
         num_inputs=len(tokenized.tails),
-        input_tokens=_checked_sum(tokenized.lengths, prompt.field, parts.limits),
+        input_tokens=sum(tokenized.lengths),
         tokenize_us=tokenized.elapsed_us,
         dimensions=task.dimensions if isinstance(task, EmbedTask) else 0,
     )
@@ -70,15 +69,6 @@ async def _compute(task: EmbedTask | RerankTask, job: Job, call: Call, parts: Pa
 async def _submit(task: EmbedTask | RerankTask, call: Call, parts: Parts, job: Job) -> Result:
     with passage(call.trace, task.model.announcement.queue) as through:
         return await parts.producer.submit(_submission(task.model, job, task.lane, call, through))
-
-
-def _checked_sum(lengths: Sequence[int], field: str, limits: Limits) -> int:
-    """Tokens of a call. Raises CallError where it is too many."""
-    num_tokens = sum(lengths)
-    if num_tokens > limits.max_request_tokens:
-        most = limits.max_request_tokens
-        raise invalid_field(field, f"{num_tokens} tokens where {most} are allowed in one call; split the call")
-    return num_tokens
 
 
 def _embed_job(task: EmbedTask, prompt: TokenizedPrompt) -> Job:

@@ -73,16 +73,19 @@ class QuotaLedger:
         Raises QueueAwayError.
         """
         try:
-            limit, retry_ms = await self._send(charge, ttl_ms)
+            limit, retry_ms = await self._send(charge, ttl_ms, charge.num_tokens)
         except (asyncio.CancelledError, OutcomeUnknownError):
             self.end(charge)
             raise
         return Refusal(limit=Limit(limit), retry_s=retry_ms / 1000) if limit else None
 
-    def end(self, charge: Charge) -> None:
-        """The call is not in flight any more. Redis hears of it soon; if it does not, it counts until its deadline."""
-        if charge.quota.max_in_flight is not None:
-            ending = self._send(charge, _IS_OVER)
+    def end(self, charge: Charge, *, gives_back: bool = False) -> None:
+        """The call is not in flight any more, and gives back what it was charged if nothing was done for it.
+
+        Redis hears of it soon; if it does not, the call counts until its deadline.
+        """
+        if gives_back or charge.quota.max_in_flight is not None:
+            ending = self._send(charge, _IS_OVER, charge.num_tokens if gives_back else 0)
             self._endings.add(ending)
             ending.add_done_callback(self._endings.discard)
 
@@ -91,10 +94,10 @@ class QuotaLedger:
         if self._endings:
             await asyncio.wait(self._endings, timeout=SETTLE_S)
 
-    def _send(self, charge: Charge, ttl_ms: int) -> "asyncio.Future[Sequence[int]]":
+    def _send(self, charge: Charge, ttl_ms: int, num_tokens: int) -> "asyncio.Future[Sequence[int]]":
         """A call's beginning and its end travel in this order, since they are items of the same script's list."""
         quota = charge.quota
         limits = (quota.requests_per_s, quota.tokens_per_s, quota.max_in_flight)
         head = tuple("" if limit is None else limit for limit in limits)
-        item = (charge.id, ttl_ms, charge.num_tokens)
+        item = (charge.id, ttl_ms, num_tokens)
         return self._pipeline.send("spend", head, item, keys=quota_keys(charge.tenant))

@@ -7,7 +7,8 @@
 --
 -- KEYS  1 spent  2 in flight
 -- ARGV  1 requests per second  2 tokens per second  3 most calls in flight, each empty where there is no such limit
---       then per call: its id, ms until its deadline or 0 where it is over, its tokens, 0 where it needs none
+--       then per call: its id, ms until its deadline or 0 where it is over, its tokens, 0 where it needs none; of one
+--       that is over those that are given back, with its request, since nothing was done for it
 -- Returns per call {0, 0}, or {which limit it meets: 1 requests, 2 tokens, 3 in flight, ms until it is worth another
 --         try}, 0 where nobody knows.
 
@@ -57,12 +58,22 @@ local function charge(id, ttl_ms, cost)
   end
 end
 
+local function give_back(cost)
+  has_changed = true
+  for unit in pairs(PER_SECOND) do
+    spent[unit] = math.max(spent[unit] - cost[unit], 0)
+  end
+end
+
 local function spend(id, ttl_ms, tokens)
+  local cost = {[REQUESTS] = 1, [TOKENS] = tokens}
   if ttl_ms == 0 then
     num_in_flight = num_in_flight - redis.call('ZREM', IN_FLIGHT, id)
+    if tokens > 0 then
+      give_back(cost)
+    end
     return {LET_IN, 0}
   end
-  local cost = {[REQUESTS] = 1, [TOKENS] = tokens}
   local met, wait_ms = refusal(cost)
   if met == LET_IN then
     charge(id, ttl_ms, cost)
@@ -83,6 +94,8 @@ local function keep_spent()
   if lifetime_s > 0 then
     redis.call('HSET', SPENT, 'at_us', now_us, 'requests', spent[REQUESTS], 'tokens', spent[TOKENS])
     redis.call('PEXPIRE', SPENT, math.ceil(lifetime_s * 1000))
+  else
+    redis.call('DEL', SPENT)
   end
 end
 

@@ -260,7 +260,7 @@ def test_a_call_of_too_many_tokens_is_the_callers_mistake(gateways, embed, tenan
     text = " word" * (MAX_REQUEST_TOKENS // 2)
     found = refused(embed(gateways[0], tenant, text, text))
     assert (found.code, found.field) == (grpc.StatusCode.INVALID_ARGUMENT, "inputs")
-    assert found.message == "inputs: 102 tokens where 100 are allowed in one call; split the call"
+    assert found.message == "inputs: more than 100 tokens, which is the most of one call; split the call"
     assert len(embed(gateways[0], tenant, text).result().embeddings) == 1
 
 
@@ -274,7 +274,7 @@ def test_a_rerank_of_too_many_tokens_names_the_documents(any_redis_url, gateways
 
         eventually(lambda: found().reason != "MODEL_NOT_FOUND")
         assert (found().field, found().reason) == ("documents", "INVALID_FIELD")
-        assert "tokens where 100 are allowed" in found().message
+        assert "more than 100 tokens" in found().message
 
 
 def test_refusals_are_logged_with_their_tenant_and_reason(processes, tenants, embed):

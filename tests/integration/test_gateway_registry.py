@@ -5,7 +5,7 @@ import contextlib
 import grpc
 import pytest
 
-from jobqueue.announcements import announce
+from jobqueue.announcements import announce, tokenizer_digest
 from jobqueue.connection import connect
 from jobqueue.messages import Operation
 from qwen3.inference.v1 import embedding_pb2, model_pb2
@@ -201,6 +201,16 @@ def test_a_model_whose_tokenizer_is_gone_hides_no_other(start, redis_url):
     announce_all(redis_url, announcement("bad", tokenizer_digest="0" * 32))
     with connect(redis_url) as client:
         client.delete("tokenizer:" + "0" * 32)
+    with EchoWorker(redis_url, "good"):
+        stubs = start()
+        assert served(stubs) == ["good"]
+        assert stubs.embed(["text"]).model == "good"
+
+
+def test_a_model_whose_tokenizer_this_gateway_cannot_read_hides_no_other(start, redis_url):
+    newer = b'{"version": "9.0"}'
+    with connect(redis_url) as client:
+        announce(client, announcement("newer", tokenizer_digest=tokenizer_digest(newer)), newer)
     with EchoWorker(redis_url, "good"):
         stubs = start()
         assert served(stubs) == ["good"]

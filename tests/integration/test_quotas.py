@@ -17,7 +17,7 @@ from gateway.identity.callers import Caller
 from gateway.quotas import Quotas
 from jobqueue import scripts
 from jobqueue.connection import connect_async
-from jobqueue.errors import QueueAwayError
+from jobqueue.errors import DrainingError, NoWorkerError, QueueAwayError, QueueFullError
 from jobqueue.keys import quota_keys
 from jobqueue.lanes import Lane
 from jobqueue.quotas import Charge, Limit, Quota, QuotaLedger, Refusal
@@ -157,6 +157,27 @@ async def test_what_is_refused_costs_nothing(ledgers, tenant, clock):
     clock.go_on(0.52)
     (refusal,) = await spend_all(ledgers, [charge(tenant, 150, **limits)])
     assert refusal == Refusal(limit=Limit.IN_FLIGHT, retry_s=0)
+
+
+async def test_what_the_queue_refuses_is_given_back(ledgers, tenant, clock):
+    limits = {"requests_per_s": 1, "tokens_per_s": 100, "max_in_flight": 1}
+    for number in range(3):
+        first = charge(tenant, 150, **limits)
+        assert await spend_all(ledgers, [first]) == [None]
+        ledgers[number % 2].end(first, gives_back=True)
+        await ledgers[number % 2].settle()
+    assert await spend_all(ledgers, [charge(tenant, 150, **limits)]) == [None]
+    (refusal,) = await spend_all(ledgers, [charge(tenant, 150, **limits)])
+    assert refusal == Refusal(limit=Limit.REQUESTS, retry_s=1.0)
+
+
+async def test_what_is_given_back_is_no_credit(ledgers, tenant, clock):
+    first = charge(tenant, 150, tokens_per_s=100)
+    await spend_all(ledgers, [first])
+    clock.go_on(100)
+    ledgers[0].end(first, gives_back=True)
+    await ledgers[0].settle()
+    assert num_in(await spend_all(ledgers, [charge(tenant, 100, tokens_per_s=100) for _ in range(3)])) == 1
 
 
 async def test_of_several_limits_the_one_that_is_told_is_the_last_to_go(ledgers, tenant, clock):
@@ -327,6 +348,18 @@ async def test_whatever_ends_a_call_gives_its_slot_back(gateways, tenant):
     await asyncio.gather(task, return_exceptions=True)
     await first._ledger.settle()
     assert await try_hold(second, call_of(tenant, **limits)) == "OK"
+
+
+@pytest.mark.parametrize("refusal", [QueueFullError("full", retry_s=1), DrainingError("no"), NoWorkerError("none")])
+async def test_a_call_that_the_queue_refuses_is_not_charged(gateways, tenant, refusal):
+    first, second = gateways
+    for _ in range(3):
+        with pytest.raises(type(refusal)):
+            async with first.held(call_of(tenant, tokens_per_s=0.001)):
+                raise refusal
+        await first._ledger.settle()
+    assert await try_hold(second, call_of(tenant, tokens_per_s=0.001)) == "OK"
+    assert await try_hold(second, call_of(tenant, tokens_per_s=0.001)) == "QUOTA_TOKENS"
 
 
 async def test_a_gateway_that_stops_leaves_no_slot_taken(any_redis_url, tenant, server):

@@ -53,6 +53,7 @@ def test_the_gateways_own_default_model_must_be_allowed_too(embed, limits):
     assert embed(only("emb", "other"), under=under).model.id == "other"
     error = refusal(embed, only("emb"), under=under)
     assert (error.code, error.reason) == (grpc.StatusCode.PERMISSION_DENIED, "MODEL_NOT_ALLOWED")
+    assert error.message == "the default model is not allowed to this caller"
 
 
 def test_errors_name_only_models_that_the_caller_may_use(embed, two_models, limits):
