@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 DEFAULT_INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
 SIMILAR_TEXT = "Retrieve semantically similar text"
 AUTHORS_MAX_INPUT_TOKENS = 8192  # a worker's --max-input-tokens
+MAX_TEXT_BYTES = 1 << 20  # a gateway's default: no fewer than AUTHORS_MAX_INPUT_TOKENS of the longest token, 128 bytes
 AUTHORS_FIRST_STAGE = "Qwen3-Embedding-0.6B"
 AUTHORS_TOP_K = 100  # of its best documents, which a reranker gets
 _SIMILARITY_TYPES = ("STS", "PairClassification")
@@ -65,9 +66,9 @@ def plan_instruction(task_name: str, task_type: str, said: TaskInstruction, prot
     )
 
 
-def sendable(text: str, max_bytes: int) -> str:
-    """The text's first `max_bytes` of UTF-8; empty where that is white space only, which the service refuses."""
-    cut = text if 4 * len(text) <= max_bytes else text.encode()[:max_bytes].decode(errors="ignore")
+def sendable(text: str) -> str:
+    """The text's first MAX_TEXT_BYTES of UTF-8; empty where that is white space only, which the service refuses."""
+    cut = text if 4 * len(text) <= MAX_TEXT_BYTES else text.encode()[:MAX_TEXT_BYTES].decode(errors="ignore")
     return cut if cut.strip() else ""
 
 

@@ -16,8 +16,6 @@ from qwen3_client.options import Encoding, ScoreType
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 KEY_DIGITS = 12
-# No text comes to as many bytes a token, and the service refuses texts of more than 1 MiB, whatever its models take.
-_BYTES_PER_TOKEN = 32
 RERANK_TEMPLATE = "fields joined by one line break, as in the model card; the authors' scripts join them by two"
 
 
@@ -88,11 +86,6 @@ class Settings:
         """12 hexadecimal digits that differ where any setting does."""
         canonical = json.dumps(asdict(self), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:KEY_DIGITS]
-
-    @property
-    def max_text_bytes(self) -> int:
-        """What of a text is sent: the model cuts it much earlier."""
-        return self.served.max_input_tokens * _BYTES_PER_TOKEN
 
     def deviations(self) -> list[str]:
         """What is not as the authors evaluate: names and values, and of a reranker a sentence on its template."""

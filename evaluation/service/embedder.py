@@ -46,7 +46,7 @@ class Embedder:
         """
         encoding = encoding or self._settings.encoding
         file = self._store.file(task, encoding, _fields(encoding, self._settings.dimensions))
-        kept = [sendable(text, self._settings.max_text_bytes) for text in texts]
+        kept = [sendable(text) for text in texts]
         sent = [text or self._settings.protocol.placeholder for text in kept]
         digests = [digest_of(instruction, text) for text in sent]
         missing = {digest: text for digest, text in zip(digests, sent, strict=True) if digest not in file}

@@ -95,7 +95,6 @@ class _Questions:
 
     def __init__(self, settings: Settings, instruction: str | None) -> None:
         self._placeholder = settings.protocol.placeholder
-        self._max_bytes = settings.max_text_bytes
         self._instruction = instruction
         self.digests: list[bytes] = []
         self.num_placeholders = 0
@@ -103,7 +102,7 @@ class _Questions:
     def asked(self, pairs: Iterable[Pair], done: Callable[[int], None]) -> Iterator[tuple[bytes, Pair]]:
         """Each pair as it is sent, with its digest."""
         for pair in pairs:
-            query, document = (sendable(text, self._max_bytes) for text in (pair.query, pair.document))
+            query, document = sendable(pair.query), sendable(pair.document)
             self.num_placeholders += not (query and document)
             sent = Pair(query or self._placeholder, document or self._placeholder)
             self.digests.append(digest_of(self._instruction, sent.query, sent.document))

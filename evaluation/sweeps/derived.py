@@ -47,7 +47,7 @@ class DerivedVectors:
 
     def _served(self, texts: Sequence[str], instruction: str | None, encoding: Encoding) -> NDArray[np.float32]:
         result = self._client.embed(
-            [sendable(text, self._settings.max_text_bytes) or self._settings.protocol.placeholder for text in texts],
+            [sendable(text) or self._settings.protocol.placeholder for text in texts],
             model=self._settings.served.model,
             instruction=instruction,
             dimensions=self._settings.dimensions,

@@ -16,6 +16,7 @@ from evaluation.bars import Bars
 from evaluation.cli import app
 from evaluation.errors import EvaluationError
 from evaluation.protocol.instructions import Instructions
+from evaluation.protocol.rules import MAX_TEXT_BYTES
 from evaluation.protocol.settings import Served, Settings
 from evaluation.records.folders import Folders
 from evaluation.records.rows import RowStore
@@ -36,7 +37,6 @@ from tests.support.retrieval_set import write_retrieval_set
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:mteb", "ignore:Precision is ill-defined")
 
 TASK = "small-set"
-MAX_TEXT_BYTES = 1 << 20  # the gateway's --max-text-bytes
 NUM_QUERIES, NUM_DOCUMENTS, TOP_K = 4, 150, 120
 CANDIDATES = "CrossEncoder search requires top_ranked documents"
 
@@ -197,11 +197,10 @@ def test_what_is_wrong_with_a_call_itself_ends_the_run(session):
 
 def test_of_a_text_with_more_bytes_than_the_service_takes_the_first_are_sent(session):
     found = session()
-    short = replace(found.settings, served=replace(found.settings.served, max_input_tokens=64))
     lines = "one line\n" * (MAX_TEXT_BYTES // 8)
-    embedder = Embedder(found.client, short, found.store, found.tally, found.bars)
+    embedder = Embedder(found.client, found.settings, found.store, found.tally, found.bars)
     vectors = embedder.vectors([lines], None, task=TASK)
-    first = found.client.embed([lines[: short.max_text_bytes]]).vectors
+    first = found.client.embed([lines[:MAX_TEXT_BYTES]], truncation="end").vectors
     assert vectors == pytest.approx(first, abs=1e-6)
 
 

@@ -6,7 +6,6 @@ import pytest
 
 from evaluation.protocol.rules import Protocol
 from evaluation.protocol.settings import RERANK_TEMPLATE, FirstStage, Served, Settings
-from gateway.config import GatewaySettings
 
 BASE = Settings(
     served=Served(
@@ -86,11 +85,6 @@ def test_the_same_settings_are_the_same_key():
 
 def test_the_folders_name_tells_the_models_revision():
     assert BASE.run_revision == f"c54f2e6e80b2-{BASE.key}"
-
-
-def test_of_no_text_is_more_sent_than_the_gateway_takes():
-    longest = changed(BASE, "served.max_input_tokens", 32768)
-    assert BASE.max_text_bytes < longest.max_text_bytes <= GatewaySettings.model_fields["max_text_bytes"].default
 
 
 def test_what_is_not_as_the_authors_have_it_is_named():

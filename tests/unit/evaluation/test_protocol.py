@@ -1,7 +1,9 @@
 """Which instruction each side of a task is sent with, by the authors' rules."""
 
 import pytest
+from tokenizers import Tokenizer
 
+from evaluation.protocol import rules
 from evaluation.protocol.rules import (
     SIMILAR_TEXT,
     PlannedInstruction,
@@ -10,6 +12,9 @@ from evaluation.protocol.rules import (
     plan_instruction,
     sendable,
 )
+from gateway.config import GatewaySettings
+from jobqueue.messages import Operation
+from tests.support.echo import tokenizer_json
 
 OWN = TaskInstruction(query="Given a claim, find it", source="list")
 
@@ -56,15 +61,22 @@ def test_each_deviation_is_an_option_and_is_named():
 
 @pytest.mark.parametrize("text", ["", " ", "\n\t", "\u3000"])
 def test_of_a_text_that_the_service_would_refuse_nothing_is_left(text):
-    assert sendable(text, 100) == ""
+    assert sendable(text) == ""
 
 
 def test_any_other_text_is_sent_as_it_is():
-    assert sendable("  a text\n", 100) == "  a text\n"
+    assert sendable("  a text\n") == "  a text\n"
 
 
 @pytest.mark.parametrize(
     ("text", "kept"), [("ab" * 9, "ababababab"), ("\u20ac" * 9, "\u20ac" * 3), (" " * 20 + "a", "")]
 )
-def test_a_long_text_is_cut_between_characters(text, kept):
-    assert sendable(text, 10) == kept
+def test_a_long_text_is_cut_between_characters(text, kept, monkeypatch):
+    monkeypatch.setattr(rules, "MAX_TEXT_BYTES", 10)
+    assert sendable(text) == kept
+
+
+def test_of_no_text_is_more_sent_than_the_gateway_takes_and_of_none_less_than_the_authors_read():
+    longest_token = max(map(len, Tokenizer.from_buffer(tokenizer_json(Operation.EMBED)).get_vocab()))
+    assert longest_token * rules.AUTHORS_MAX_INPUT_TOKENS <= rules.MAX_TEXT_BYTES
+    assert GatewaySettings.model_fields["max_text_bytes"].default == rules.MAX_TEXT_BYTES
