@@ -28,6 +28,7 @@ from worker.config import WorkerSettings
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/evaluation.md").read_text()
+README_COMMANDS = re.findall(r"^qwen3-eval .*", (ROOT / "README.md").read_text(), re.MULTILINE)
 SELECTABLE = [*BENCHMARKS, FOLLOW_IR, MLDR]
 THROUGHPUTS = [10_000, 50_000, 200_000]  # tokens/s
 SHELL = [
@@ -58,6 +59,7 @@ def parse(arguments: list[str]) -> None:
 def places(tmp_path, monkeypatch) -> Path:
     """A folder with what the commands name and need to be there."""
     (tmp_path / "results").mkdir()
+    (tmp_path / "new/results").mkdir(parents=True)
     (tmp_path / "tickets").mkdir()
     (tmp_path / "instructions.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
@@ -69,8 +71,8 @@ def test_every_line_of_shell_is_of_a_program_that_is_tried_here():
     assert {words(re.sub(r"^(\w+=\S+ )+", "", line))[0] for line in SHELL} <= known
 
 
-@pytest.mark.parametrize("command", commands("qwen3-eval"))
-def test_commands_of_the_page_are_taken(command, places):
+@pytest.mark.parametrize("command", [*commands("qwen3-eval"), *README_COMMANDS])
+def test_commands_of_the_pages_are_taken(command, places):
     parse(words(command)[1:])
 
 
