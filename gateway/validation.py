@@ -9,7 +9,7 @@ from typing import Any
 
 from gateway.calls import REQUEST_ID
 from gateway.errors import CallError, invalid_field, unavailable
-from gateway.identity.callers import ANYBODY, Caller
+from gateway.identity.callers import Caller
 from gateway.reasons import Reason
 from gateway.registry import Catalog, ServedModel
 from gateway.tokenization import Truncation
@@ -93,7 +93,7 @@ def validate_embed(
     catalog: Catalog,
     limits: Limits,
     *,
-    caller: Caller = ANYBODY,
+    caller: Caller,
     usual_lane: Lane = Lane.INTERACTIVE,
 ) -> EmbedTask:
     """`usual_lane` is an unset priority's. Raises CallError with the field at fault, or what the caller may not use."""
@@ -118,7 +118,7 @@ def validate_embed(
 
 
 def validate_rerank(
-    request: rerank_pb2.RerankRequest, catalog: Catalog, limits: Limits, *, caller: Caller = ANYBODY
+    request: rerank_pb2.RerankRequest, catalog: Catalog, limits: Limits, *, caller: Caller
 ) -> RerankTask:
     """Raises CallError with the field at fault, or what the caller may not use."""
     _check_request_id(request.request_id)
@@ -150,7 +150,7 @@ def validate_rerank(
 
 
 def validate_count(
-    request: tokenizer_pb2.CountTokensRequest, catalog: Catalog, limits: Limits, *, caller: Caller = ANYBODY
+    request: tokenizer_pb2.CountTokensRequest, catalog: Catalog, limits: Limits, *, caller: Caller
 ) -> CountTask:
     """Raises CallError with the field at fault, or what the caller may not use."""
     operation = Operation.RERANK if request.query else Operation.EMBED
@@ -172,7 +172,7 @@ def validate_count(
 
 
 def validate_tokenize(
-    request: tokenizer_pb2.TokenizeRequest, catalog: Catalog, limits: Limits, *, caller: Caller = ANYBODY
+    request: tokenizer_pb2.TokenizeRequest, catalog: Catalog, limits: Limits, *, caller: Caller
 ) -> TokenizeTask:
     """Raises CallError with the field at fault, or what the caller may not use."""
     model = _find_any_model(request.model, Operation.EMBED, catalog, limits, caller)
@@ -181,9 +181,7 @@ def validate_tokenize(
     return TokenizeTask(model=model, texts=request.inputs, appends=appends)
 
 
-def validate_get_model(
-    request: model_pb2.GetModelRequest, catalog: Catalog, *, caller: Caller = ANYBODY
-) -> ServedModel:
+def validate_get_model(request: model_pb2.GetModelRequest, catalog: Catalog, *, caller: Caller) -> ServedModel:
     """Raises CallError with the field at fault, or what the caller may not use."""
     if not request.id:
         raise invalid_field("id", "is required")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from gateway.calls import Call
+from gateway.identity.callers import ANYBODY
 from gateway.prompts import rerank_prompt
 from gateway.responses import model_messages, probability, rerank_response
 from gateway.tokenization import Truncation, tokenize
@@ -39,7 +40,9 @@ def respond(catalog, limits, rerank_tokenizer):
 
     def make(logits, **fields):
         documents = [f"document {index}" for index in range(len(logits))]
-        task = validate_rerank(rerank_pb2.RerankRequest(query="q", documents=documents, **fields), catalog, limits)
+        task = validate_rerank(
+            rerank_pb2.RerankRequest(query="q", documents=documents, **fields), catalog, limits, caller=ANYBODY
+        )
         prompt = rerank_prompt(task.query, documents, instruction=task.instruction, field="documents")
         result = Result(
             rows=np.array(logits, "<f4").tobytes(), num_rows=len(logits), computed_tokens=9, queue_us=5, compute_us=6

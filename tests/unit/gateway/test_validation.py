@@ -7,6 +7,7 @@ import grpc
 import pytest
 
 from gateway.errors import CallError, trailing_metadata
+from gateway.identity.callers import ANYBODY
 from gateway.tokenization import Truncation
 from gateway.validation import (
     MAX_REPLY_BYTES,
@@ -36,7 +37,7 @@ def embed(catalog, limits):
         request = embedding_pb2.EmbedRequest(
             config=embedding_pb2.EmbedConfig(**config), inputs=inputs, request_id=request_id
         )
-        return validate_embed(request, in_catalog or catalog, under)
+        return validate_embed(request, in_catalog or catalog, under, caller=ANYBODY)
 
     return validate
 
@@ -45,7 +46,7 @@ def embed(catalog, limits):
 def rerank(catalog, limits):
     def validate(query="query", documents=("text",), in_catalog=None, under=limits, **fields):
         request = rerank_pb2.RerankRequest(query=query, documents=documents, **fields)
-        return validate_rerank(request, in_catalog or catalog, under)
+        return validate_rerank(request, in_catalog or catalog, under, caller=ANYBODY)
 
     return validate
 
@@ -54,7 +55,7 @@ def rerank(catalog, limits):
 def count(catalog, limits):
     def validate(inputs=("text",), **fields):
         request = tokenizer_pb2.CountTokensRequest(inputs=inputs, **fields)
-        return validate_count(request, catalog, limits)
+        return validate_count(request, catalog, limits, caller=ANYBODY)
 
     return validate
 
@@ -434,13 +435,13 @@ def test_a_count_of_an_unknown_model_is_not_found(count):
 def test_counting_needs_no_worker(served, catalog_of, limits):
     asleep = catalog_of(served("m", Operation.EMBED, Liveness.ABSENT))
     request = tokenizer_pb2.CountTokensRequest(inputs=["a"])
-    assert validate_count(request, asleep, limits).model.id == "m"
+    assert validate_count(request, asleep, limits, caller=ANYBODY).model.id == "m"
 
 
 def test_tokenize_appends_unless_told_otherwise(catalog, limits):
     def appends(**fields):
         request = tokenizer_pb2.TokenizeRequest(inputs=["a"], **fields)
-        return validate_tokenize(request, catalog, limits).appends
+        return validate_tokenize(request, catalog, limits, caller=ANYBODY).appends
 
     assert appends()
     assert appends(add_special_tokens=True)
@@ -450,14 +451,14 @@ def test_tokenize_appends_unless_told_otherwise(catalog, limits):
 @pytest.mark.parametrize(("inputs", "field"), [([], "inputs"), (["a", " "], "inputs[1]"), (["a"] * 11, "inputs")])
 def test_tokenize_checks_its_inputs(catalog, limits, inputs, field):
     request = tokenizer_pb2.TokenizeRequest(inputs=inputs)
-    assert wrong_field(validate_tokenize, request, catalog, limits) == field
+    assert wrong_field(validate_tokenize, request, catalog, limits, caller=ANYBODY) == field
 
 
 def test_get_model_needs_an_id_that_is_served(catalog):
-    assert wrong_field(validate_get_model, model_pb2.GetModelRequest(), catalog) == "id"
-    error = refused(validate_get_model, model_pb2.GetModelRequest(id="nope"), catalog)
+    assert wrong_field(validate_get_model, model_pb2.GetModelRequest(), catalog, caller=ANYBODY) == "id"
+    error = refused(validate_get_model, model_pb2.GetModelRequest(id="nope"), catalog, caller=ANYBODY)
     assert error.code is grpc.StatusCode.NOT_FOUND
-    assert validate_get_model(model_pb2.GetModelRequest(id="rer"), catalog).id == "rer"
+    assert validate_get_model(model_pb2.GetModelRequest(id="rer"), catalog, caller=ANYBODY).id == "rer"
 
 
 @pytest.mark.parametrize(("asked", "given"), [(0, 100), (1, 1), (1000, 1000), (1001, 1000), (2**31 - 1, 1000)])
